@@ -5,11 +5,12 @@ floors, `passes` among them, can be imported on their own.
 """
 
 import importlib
+from collections.abc import Mapping
 from typing import Any
 
 __version__ = "0.1.0"
 
-_EXPORTS: dict[str, str] = {
+_EXPORTS: Mapping[str, str] = {
     # dtypes
     **dict.fromkeys(
         ("DType", "bool_", "i8", "i16", "i32", "i64", "u8", "u16", "u32", "u64", "bf16", "f16", "f32", "f64"),
