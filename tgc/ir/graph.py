@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from types import MappingProxyType
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 from weakref import WeakValueDictionary
 
 import numpy as np
@@ -25,7 +25,7 @@ from tgc.location import Location, Site
 
 Attribute: TypeAlias = "bool | int | float | str | DType | TensorType | Expr | None | tuple[Attribute, ...]"
 Attributes: TypeAlias = Mapping[str, Attribute]
-Array: TypeAlias = NDArray[np.generic]
+Array: TypeAlias = NDArray[Any]
 Place: TypeAlias = "Location | Site"
 EMPTY: Attributes = MappingProxyType({})
 
