@@ -20,8 +20,8 @@ ROOT = Path(__file__).resolve().parents[2]
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("tgc.location", "tgc.errors", "tgc.dtypes", "tgc.target"),
     (
-        *("tgc.ir.dims", "tgc.ir.types", "tgc.ir.kinds", "tgc.ir.graph", "tgc.ir.opdef", "tgc.ir.builder"),
-        *("tgc.ir.printer", "tgc.ir.lexer", "tgc.ir.parser", "tgc.ir.verify", "tgc.ir.pattern", "tgc.ir"),
+        *("tgc.ir.polynomial", "tgc.ir.dims", "tgc.ir.types", "tgc.ir.kinds", "tgc.ir.graph", "tgc.ir.opdef"),
+        *("tgc.ir.builder", "tgc.ir.printer", "tgc.ir.*", "tgc.ir.pattern", "tgc.ir"),
     ),
     ("tgc.ops.rules", "tgc.ops.*", "tgc.ops", "tgc.reference"),
     (
@@ -29,18 +29,13 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         *("passes.instruments", "passes.pipeline", "passes"),
     ),
     (
-        *(
-            "tgc.kernels.ir",
-            "tgc.kernels.printer",
-            "tgc.kernels.verify",
-            "tgc.kernels.builder",
-            "tgc.kernels.vector_math",
-        ),
-        *("tgc.kernels.interpreter", "tgc.kernels.program", "tgc.kernels.*", "tgc.kernels.choose", "tgc.kernels"),
+        *("tgc.kernels.ir", "tgc.kernels.printer", "tgc.kernels.verify", "tgc.kernels.scopes", "tgc.kernels.builder"),
+        *("tgc.kernels.interpreter", "tgc.kernels.program", "tgc.kernels.vector_math", "tgc.kernels.*"),
+        *("tgc.kernels.choose", "tgc.kernels"),
     ),
     (
-        *("tgc.backend.host", "tgc.backend.emit", "tgc.backend.jit", "tgc.backend.threads", "tgc.backend.abi"),
-        *("tgc.backend.entry", "tgc.backend.*", "tgc.backend.link", "tgc.backend"),
+        *("tgc.backend.host", "tgc.backend.abi", "tgc.backend.*", "tgc.backend.emit", "tgc.backend.jit"),
+        *("tgc.backend.threads", "tgc.backend.entry", "tgc.backend.link", "tgc.backend"),
     ),
     ("tgc.lowering", "tgc.cache", "tgc.executable", "tgc.compiler", "tgc.artifacts"),
     ("tgc.frontend.tensor", "tgc.frontend.*", "tgc.frontend.jit", "tgc.frontend.transforms", "tgc.frontend"),
