@@ -5,6 +5,7 @@ Detecting the host's CPU is :mod:`tgc.backend.host`'s work; here are the descrip
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from tgc.dtypes import DType
@@ -53,7 +54,7 @@ RISCV = Target(
 )
 WASM = Target("wasm32-unknown-unknown", "generic", "+simd128", 128, 16, masked=False, fma=False, pointer_bits=32)
 
-BASELINES = {
+BASELINES: Mapping[str, Mapping[str, Target]] = {
     "x86_64": {"x86-64": SSE2, "x86-64-v2": SSE2.with_cpu("x86-64-v2", ""), "x86-64-v3": AVX2, "x86-64-v4": AVX512},
     "aarch64": {"generic": NEON},
     "riscv64": {"generic-rv64": RISCV},
