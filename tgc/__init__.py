@@ -19,7 +19,7 @@ _EXPORTS: Mapping[str, str] = {
     # errors
     **dict.fromkeys(("TgcError", "UserError", "CompilerBug"), "tgc.errors"),
     # tensors
-    **dict.fromkeys(("Tensor", "tensor", "no_grad"), "tgc.frontend.tensor"),
+    **dict.fromkeys(("Tensor", "tensor", "no_grad", "manual_seed"), "tgc.frontend.tensor"),
     # compiled functions
     **dict.fromkeys(("jit", "export", "compile", "load"), "tgc.frontend.jit"),
     # transformations of functions
