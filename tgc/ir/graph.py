@@ -211,6 +211,7 @@ class Function:
     """A named graph that may read state (nodes ``state``) and assign it at its end.
 
     ``assigns``: (state name, new value); all reads of state see the values on entry. ``result_names`` name the results.
+    ``workspace``: bytes of its arena, once memory is planned.
     """
 
     name: str
@@ -218,6 +219,7 @@ class Function:
     assigns: tuple[tuple[str, Value], ...] = ()
     result_names: tuple[str, ...] = ()
     constraints: tuple[Constraint, ...] = ()
+    workspace: Dim | None = None
 
     @property
     def parameters(self) -> tuple[Value, ...]:

@@ -1,0 +1,293 @@
+"""fusion: every computation becomes a ``fusion`` node, one node = one kernel.
+
+Greedy, along the topological order: each node starts as a group of its own and takes in the groups of its operands,
+as far as the rules of :mod:`passes.fusion_groups` and acyclicity allow; reductions of the same thing then join side by
+side. What costs nothing to make (constants, iota and their broadcasts) is copied into every consumer. Reshapes of
+row-major values stay outside, as aliases.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from passes.base import Pass, PassContext, with_functions
+from passes.fusion_groups import Group, Merging, fusion_kind, is_alias, is_free, new_group
+from tgc.errors import CompilerBug
+from tgc.ir.graph import Graph, Module, Node, Value, intern, parameter, topological
+from tgc.ir.kinds import FusionKind, OpKind
+from tgc.ir.opdef import OpTable
+
+
+@dataclass(frozen=True)
+class Fusion(Pass):
+    """Groups operations into kernels. ``max_ops``: the most vector instructions that a kernel spends on one element."""
+
+    name = "fusion"
+    requires = frozenset({"primitive"})
+    ensures = frozenset({"fused"})
+
+    max_ops: int = 220
+
+    def run(self, module: Module, context: PassContext) -> Module:
+        builder = context.builder(module)
+        functions = []
+        for function in module.functions:
+            fuser = Fuser(context.table, function.outputs, self.max_ops)
+            new = fuser.run()
+            for made, nodes in fuser.sources.items():
+                for node in nodes:
+                    builder.locate(made, module.locations.get(node, ()))
+            functions.append(function.with_outputs(tuple(new[v] for v in function.outputs)))
+        return with_functions(module, tuple(functions), builder)
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """An edge between two kernels, and the rule that kept them apart."""
+
+    producer: Node
+    consumer: Node
+    reason: str
+
+
+class Fuser:
+    """Fuses the graph under ``outputs``.
+
+    After :meth:`run`, ``refusals`` tells of the edges that stayed, ``sources`` which nodes each new node was made of.
+    """
+
+    def __init__(self, table: OpTable, outputs: Sequence[Value], max_ops: int) -> None:
+        self.table = table
+        self.outputs = outputs
+        self.max_ops = max_ops
+        self.refusals: list[Refusal] = []
+        self.sources: dict[Node, tuple[Node, ...]] = {}
+        self.order = topological(outputs)
+        self.index = {node: i for i, node in enumerate(self.order)}
+        self.free = set[Node]()
+        for node in self.order:
+            if is_free(node, self.free):
+                self.free.add(node)
+        self.group_of: dict[Node, Group] = {}
+        self.groups: list[Group] = []
+        self.users: dict[Node, list[Node]] = {}
+        for node in self.order:
+            for operand in node.operands:
+                self.users.setdefault(operand.node, []).append(node)
+        self.leaving = {v.node for v in outputs}
+
+    def run(self) -> dict[Value, Value]:
+        """The new value of every output."""
+        self._needs_memory()
+        rules = Merging(self.users, self.leaving, self.max_ops)
+        for node in self.order:
+            kind = None if node in self.free or is_alias(node) else fusion_kind(node, self.table)
+            self._place(node, kind, rules)
+        self._side_by_side()
+        return self._emit()
+
+    def _needs_memory(self) -> None:
+        """Free values that something other than a kernel reads are computed once, like any other."""
+        for node in self.order:
+            if node in self.free:
+                continue
+            if is_alias(node) or fusion_kind(node, self.table) not in _INLINES_FREE:
+                self.leaving.update(v.node for v in node.operands)
+            elif self.table[node.op].kind in (OpKind.CONTRACT, OpKind.CONVOLUTION):
+                self.leaving.update(v.node for v in node.operands if v.node in self.free)
+        self.free -= self.leaving
+
+    def _place(self, node: Node, kind: FusionKind | None, rules: Merging) -> None:
+        if node in self.free:
+            return
+        bit = 1 << len(self.groups)
+        if kind is None:
+            group = Group(FusionKind.POINTWISE, (), (), node, {node: None}, 0, bit, 0, 0)
+        else:
+            group = new_group(node, kind, bit)
+        producers: dict[int, Group] = {}
+        for value in self._reads(node):
+            producer = self.group_of.get(value.node)
+            if producer is not None:
+                producers[producer.mask] = producer
+                group.predecessors |= producer.mask
+                group.ancestors |= producer.ancestors | producer.mask
+        self.groups.append(group)
+        self.group_of[node] = group
+        if kind is None:
+            return
+        by_anchor = sorted(producers.values(), key=lambda g: g.kind is FusionKind.POINTWISE)
+        for producer in by_anchor:
+            group = self._try(producer, group, node, rules)
+
+    def _reads(self, node: Node) -> Iterable[Value]:
+        """Operands, looking through the free values that will be copied in."""
+        pending = list(node.operands)
+        while pending:
+            value = pending.pop()
+            if value.node in self.free:
+                pending.extend(value.node.operands)
+            else:
+                yield value
+
+    def _try(self, producer: Group, group: Group, node: Node, rules: Merging) -> Group:
+        if not producer.alive or producer is group:
+            return group
+        if producer.anchor is not None and producer.weight == 0:
+            return group  # control flow or an input: no kernel
+        reason = "another kernel stands between them" if self._between(producer, group) else None
+        reason = reason or rules.refusal(producer, group)
+        if reason is None:
+            return self._merge(producer, group)
+        source = next(v.node for v in self._reads(node) if self.group_of.get(v.node) is producer)
+        self.refusals.append(Refusal(source, node, reason))
+        return group
+
+    def _between(self, producer: Group, consumer: Group) -> bool:
+        others = consumer.predecessors & ~producer.mask
+        return any(g.ancestors & producer.mask for g in self.groups if g.alive and g.mask & others)
+
+    def _merge(self, producer: Group, consumer: Group) -> Group:
+        mask = producer.mask | consumer.mask
+        anchored = consumer if consumer.kind is not FusionKind.POINTWISE else producer
+        merged = replace(
+            anchored,
+            nodes=producer.nodes | consumer.nodes,
+            weight=producer.weight + consumer.weight,
+            mask=mask,
+            ancestors=(producer.ancestors | consumer.ancestors) & ~mask,
+            predecessors=(producer.predecessors | consumer.predecessors) & ~mask,
+        )
+        if anchored.kind is FusionKind.POINTWISE:
+            merged.full = consumer.full
+        producer.alive = consumer.alive = False
+        self.groups = [g for g in self.groups if g.alive]
+        for group in self.groups:
+            if group.ancestors & mask:
+                group.ancestors |= merged.ancestors | mask
+        self.groups.append(merged)
+        for node in merged.nodes:
+            self.group_of[node] = merged
+        return merged
+
+    def _side_by_side(self) -> None:
+        """Reductions over the same axes of the same operand share one walk over it."""
+        seen: dict[object, Group] = {}
+        for node in self.order:
+            group = self.group_of.get(node)
+            if group is None or group.kind is not FusionKind.REDUCTION or node is not group.anchor:
+                continue
+            for value in _inputs(group.nodes):
+                if value.shape != group.full or value.node in self.free:
+                    continue
+                key = (value, group.full, group.axes)
+                other = self.group_of.get(seen[key].anchor) if key in seen else None  # type: ignore[arg-type]
+                if other is None or other is group:
+                    seen[key] = group
+                elif not (other.ancestors & group.mask or group.ancestors & other.mask) and (
+                    other.weight + group.weight <= self.max_ops
+                ):
+                    group = self._merge(other, group)
+                    seen[key] = group
+
+    def _emit(self) -> dict[Value, Value]:
+        members = [g for g in self.groups if g.alive]
+        first = {id(g): min(self.index[n] for n in g.nodes) for g in members}
+        waiting: dict[int, int] = {}
+        dependents: dict[int, list[Group]] = {}
+        ready: list[tuple[int, Group]] = []
+        for group in members:
+            read = (r for v in _inputs(group.nodes) for r in self._through(v))
+            sources = {id(s): s for r in read if (s := self.group_of[r.node]) is not group}
+            waiting[id(group)] = len(sources)
+            for source in sources.values():
+                dependents.setdefault(id(source), []).append(group)
+            if not sources:
+                heapq.heappush(ready, (first[id(group)], group))
+        new: dict[Value, Value] = {}
+        done = 0
+        while ready:
+            _, group = heapq.heappop(ready)
+            done += 1
+            self._emit_group(group, new)
+            for dependent in dependents.get(id(group), ()):
+                waiting[id(dependent)] -= 1
+                if not waiting[id(dependent)]:
+                    heapq.heappush(ready, (first[id(dependent)], dependent))
+        if done != len(members):
+            raise CompilerBug("kernels depend on each other in a circle", stage="fusion")
+        return {v: new[v] for v in self.outputs}
+
+    def _through(self, value: Value) -> Iterable[Value]:
+        return self._reads(value.node) if value.node in self.free else (value,)
+
+    def _emit_group(self, group: Group, new: dict[Value, Value]) -> None:
+        nodes = sorted(group.nodes, key=self.index.__getitem__)
+        node = nodes[0]
+        if group.anchor is node and (is_alias(node) or fusion_kind(node, self.table) is None):
+            self._emit_plain(node, new)
+            return
+        self._emit_region(group, nodes, new)
+
+    def _emit_plain(self, node: Node, new: dict[Value, Value]) -> None:
+        regions = tuple(self._region(g) for g in node.regions)
+        operands = tuple(new[v] for v in node.operands)
+        made = intern(node.op, operands, node.attributes, regions, node.types)
+        new.update(zip(node.results, made.results, strict=True))
+        self.sources[made] = (node,)
+
+    def _region(self, graph: Graph) -> Graph:
+        inner = Fuser(self.table, graph.results, self.max_ops)
+        values = inner.run()
+        self.refusals += inner.refusals
+        self.sources |= inner.sources
+        return Graph(graph.parameters, tuple(values[v] for v in graph.results), graph.names)
+
+    def _emit_region(self, group: Group, nodes: list[Node], new: dict[Value, Value]) -> None:
+        inside: dict[Value, Value] = {}
+        operands: list[Value] = []
+
+        def read(value: Value) -> Value:
+            if value in inside:
+                return inside[value]
+            if value.node in self.free:
+                for inner in topological((value,)):
+                    if inner.result in inside:
+                        continue
+                    made = intern(inner.op, tuple(read(v) for v in inner.operands), inner.attributes, (), inner.types)
+                    inside[inner.result] = made.result
+                return inside[value]
+            inside[value] = parameter(len(operands), value.type)
+            operands.append(new[value])
+            return inside[value]
+
+        for node in nodes:
+            made = intern(node.op, tuple(map(read, node.operands)), node.attributes, node.regions, node.types)
+            inside.update(zip(node.results, made.results, strict=True))
+        results = tuple(
+            v
+            for n in nodes
+            for v in n.results
+            if n in self.leaving or any(u not in group.nodes for u in self.users.get(n, ()))
+        )
+        region = Graph(tuple(parameter(i, v.type) for i, v in enumerate(operands)), tuple(inside[v] for v in results))
+        types = tuple(v.type for v in results)
+        fused = intern("fusion", tuple(operands), {"kind": group.kind.value}, (region,), types)
+        new.update(zip(results, fused.results, strict=True))
+        self.sources[fused] = tuple(nodes)
+
+
+_INLINES_FREE = frozenset({FusionKind.POINTWISE, FusionKind.REDUCTION, FusionKind.CONTRACTION, FusionKind.CONVOLUTION})
+
+
+def _inputs(nodes: Iterable[Node]) -> list[Value]:
+    """What the nodes read from outside of them, in order of first use."""
+    inside = set(nodes)
+    found: dict[Value, None] = {}
+    for node in nodes:
+        for value in node.operands:
+            if value.node not in inside:
+                found[value] = None
+    return list(found)
