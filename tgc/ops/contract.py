@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import string
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
 
 import numpy as np
 
-from tgc.dtypes import f16, f32, f64, from_numpy, i8, i32
-from tgc.errors import DTypeError, ShapeError
-from tgc.ir.dims import Dim, bounds
+from tgc.dtypes import f16, f32, f64, i8, i32
+from tgc.errors import ShapeError
+from tgc.ir.dims import Dim
 from tgc.ir.graph import Array, Attributes, Graph, Node, Value
 from tgc.ir.kinds import OpKind
-from tgc.ir.opdef import AttributeSpec, GraphBuilder, OpDef, float_info
+from tgc.ir.opdef import AttributeSpec, GraphBuilder, OpDef
 from tgc.ir.types import TensorType
+from tgc.ops import rules
+from tgc.ops.rules import Floats
 
 
 def common_dim(a: Dim, b: Dim, what: str) -> Dim:
@@ -29,8 +31,7 @@ def common_dim(a: Dim, b: Dim, what: str) -> Dim:
     """
     if a == b:
         return a
-    low, high = bounds(a - b, {})
-    if (low is not None and low > 0) or (high is not None and high < 0):
+    if rules.provably_different(a, b):
         raise ShapeError(f"{what} has the sizes {a} and {b}", hint="the two sizes must be equal")
     return b if isinstance(b, int) else a
 
@@ -86,21 +87,21 @@ class Spec:
 
 
 def _spec(attributes: Attributes) -> Spec:
-    return Spec.parse(str(attributes["spec"]))
+    return Spec.parse(rules.text(attributes, "spec"))
 
 
 def _infer(operands: Sequence[TensorType], attributes: Attributes, regions: Sequence[Graph]) -> tuple[TensorType, ...]:
+    rules.require_kinds("contract", operands, rules.NUMERIC)
+    dtype = rules.require_same_dtype("contract", operands)
     a, b = operands
-    if a.dtype is not b.dtype or not (a.dtype.is_float or a.dtype.is_integer):
-        raise DTypeError(f"contract takes two operands of one numeric dtype, not {a} and {b}")
     spec = _spec(attributes)
     sizes = spec.sizes(a.shape, b.shape)
-    return (TensorType(a.dtype, [sizes[c] for c in spec.out]),)
+    return (TensorType(dtype, [sizes[c] for c in spec.out]),)
 
 
 def _evaluate(operands: Sequence[Array], attributes: Attributes, types: Sequence[TensorType]) -> tuple[Array, ...]:
     a, b = operands
-    return (np.asarray(np.einsum(str(attributes["spec"]), a, b, optimize=True)),)
+    return (np.asarray(np.einsum(rules.text(attributes, "spec"), a, b, optimize=True)),)
 
 
 def _vjp(builder: GraphBuilder, node: Node, cotangents: Sequence[Value | None]) -> Sequence[Value | None]:
@@ -143,35 +144,32 @@ def _batch(
     return (builder.contract(operands[0], operands[1], str(Spec(a, b, letter + spec.out))),)
 
 
-def gamma(terms: int, result: Array) -> float:
-    """γ_n = n·u / (1 - n·u) for sums of ``terms`` products.
+def bilinear_error(
+    product: Callable[[Floats, Floats], Array],
+    terms: int,
+    operands: Sequence[Array],
+    errors: Sequence[Array],
+    result: Array,
+) -> Array:
+    """γ·(|a| + ea)(|b| + eb) + (|a| + ea)(|b| + eb) − |a||b| for a sum of ``terms`` products per result element.
 
-    Source: Higham, "Accuracy and Stability of Numerical Algorithms", 2nd edition, §3.1.
-    ``u`` belongs to the dtype that sums for ``result`` are accumulated in; 0 for integers, which are exact. Holds for
-    every order of summation, with and without fused multiply-add.
+    Holds for every order of summation, with and without fused multiply-add.
     """
-    dtype = from_numpy(result.dtype).compute
-    if not dtype.is_float:
-        return 0.0
-    error = terms * float_info(dtype)[0]
-    return error / (1.0 - error) if error < 1.0 else float("inf")
+    a, b = (np.abs(rules.as_floats(x)) for x in operands)
+    disturbed = product(a + errors[0], b + errors[1])
+    return np.asarray(rules.gamma(result, terms) * disturbed + (disturbed - product(a, b)))
 
 
 def _error(
     operands: Sequence[Array], errors: Sequence[Array], attributes: Attributes, results: Sequence[Array]
 ) -> Sequence[Array]:
     spec = _spec(attributes)
-    a, b = (np.abs(x).astype(np.float64) for x in operands)
-    sizes = dict(zip(spec.a + spec.b, (*a.shape, *b.shape), strict=True))
-    rounding = gamma(prod(sizes[c] for c in spec.summed), results[0])
+    sizes = dict(zip(spec.a + spec.b, (*operands[0].shape, *operands[1].shape), strict=True))
 
-    def product(x: Array, y: Array) -> Array:
-        return np.asarray(np.einsum(str(spec), x, y, optimize=True))
+    def product(a: Floats, b: Floats) -> Array:
+        return np.asarray(np.einsum(str(spec), a, b, optimize=True))
 
-    # |(a + ea)(b + eb)| summed with relative error γ, minus ab
-    exact = product(a, b)
-    disturbed = product(a + errors[0], b + errors[1])
-    return (np.asarray(rounding * disturbed + (disturbed - exact)),)
+    return (bilinear_error(product, prod(sizes[c] for c in spec.summed), operands, errors, results[0]),)
 
 
 _CONTRACT = OpDef(
