@@ -20,8 +20,8 @@ ROOT = Path(__file__).resolve().parents[2]
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("tgc.location", "tgc.errors", "tgc.dtypes", "tgc.target"),
     (
-        *("tgc.ir.polynomial", "tgc.ir.dims", "tgc.ir.types", "tgc.ir.kinds", "tgc.ir.graph", "tgc.ir.opdef"),
-        *("tgc.ir.builder", "tgc.ir.printer", "tgc.ir.*", "tgc.ir.pattern", "tgc.ir"),
+        *("tgc.ir.monomials", "tgc.ir.polynomial", "tgc.ir.dims", "tgc.ir.types", "tgc.ir.kinds", "tgc.ir.graph"),
+        *("tgc.ir.opdef", "tgc.ir.builder", "tgc.ir.printer", "tgc.ir.*", "tgc.ir.pattern", "tgc.ir"),
     ),
     ("tgc.ops.rules", "tgc.ops.*", "tgc.ops", "tgc.reference"),
     (

@@ -14,122 +14,36 @@ True
 from __future__ import annotations
 
 import functools
-import math
-import operator
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Final, Literal, TypeAlias
+from collections.abc import Iterable, Mapping
 
 from tgc.errors import ParseError, ShapeError
+from tgc.ir.polynomial import Atom, Dim, Expr, Interval, Ranges, bounds, divide, extreme, remainder, symbol
 
-Op = Literal["symbol", "//", "%", "max", "min"]
-Interval: TypeAlias = tuple[int | None, int | None]
-Ranges: TypeAlias = Mapping[str, tuple[int, int | None]]
+__all__ = [
+    "Dim",
+    "Expr",
+    "Interval",
+    "Ranges",
+    "bounds",
+    "dim_max",
+    "dim_min",
+    "divisible",
+    "evaluate",
+    "parse_dim",
+    "parse_dims",
+    "product",
+    "provably_equal",
+    "substitute",
+    "symbol",
+    "symbols",
+]
 
-_MOST_PRODUCTS = 1 << 14
 _DEEPEST = 64
 _LONGEST = 1 << 16
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_TOKEN = re.compile(r"\s*(?:([A-Za-z_][A-Za-z0-9_]*)|([0-9]+)|(//|[-+*%(),]))")
-
-
-class Atom(str):
-    """What a polynomial is built of: a symbol, or an operation that polynomials do not have.
-
-    An atom *is* its canonical text, so that comparing, hashing and ordering monomials costs what strings cost.
-    """
-
-    __slots__ = ("args", "op")
-    op: Op
-    args: tuple[Dim, ...]
-
-    def __new__(cls, text: str, op: Op, args: tuple[Dim, ...] = ()) -> Atom:
-        atom = super().__new__(cls, text)
-        atom.op = op
-        atom.args = args
-        return atom
-
-    def __reduce__(self) -> tuple[object, tuple[object, ...]]:
-        return (Atom, (str(self), self.op, self.args))
-
-
-Monomial: TypeAlias = tuple[Atom, ...]
-Terms: TypeAlias = tuple[tuple[Monomial, int], ...]
-
-
-class Expr:
-    """A dimension that is not a constant: a sum of integer multiples of products of atoms, highest degree first.
-
-    >>> str(2 * symbol("h") + 1)
-    '2*h+1'
-    """
-
-    __slots__ = ("_hash", "_text", "terms")
-    __array_ufunc__ = None
-    terms: Final[Terms]
-
-    def __init__(self, terms: Terms) -> None:
-        self.terms = terms
-        self._hash = hash(terms)
-        self._text: str | None = None
-
-    def __eq__(self, other: object) -> bool:
-        return self is other or (type(other) is Expr and self._hash == other._hash and self.terms == other.terms)
-
-    def __hash__(self) -> int:
-        return self._hash
-
-    def __str__(self) -> str:
-        if self._text is None:
-            self._text = _print(self.terms)
-        return self._text
-
-    __repr__ = __str__
-
-    def __reduce__(self) -> tuple[object, tuple[object, ...]]:
-        return (Expr, (self.terms,))
-
-    def __add__(self, other: Dim) -> Dim:
-        return _add(self, other, 1)
-
-    __radd__ = __add__
-
-    def __sub__(self, other: Dim) -> Dim:
-        return _add(self, other, -1)
-
-    def __rsub__(self, other: Dim) -> Dim:
-        return _add(-self, other, 1)
-
-    def __neg__(self) -> Expr:
-        return Expr(tuple((monomial, -c) for monomial, c in self.terms))
-
-    def __mul__(self, other: Dim) -> Dim:
-        return _multiply(self.terms, _terms(other))
-
-    __rmul__ = __mul__
-
-    def __floordiv__(self, other: Dim) -> Dim:
-        return _divide(self, other)
-
-    def __rfloordiv__(self, other: Dim) -> Dim:
-        return _divide(other, self)
-
-    def __mod__(self, other: Dim) -> Dim:
-        return _remainder(self, other)
-
-    def __rmod__(self, other: Dim) -> Dim:
-        return _remainder(other, self)
-
-
-Dim: TypeAlias = int | Expr
-
-
-@functools.lru_cache(maxsize=1024)
-def symbol(name: str) -> Expr:
-    """The dimension that is known by ``name``; :class:`ShapeError` unless it is an ASCII identifier but max and min."""
-    if not _NAME.fullmatch(name) or name in ("max", "min"):
-        raise ShapeError(f"{name!r} is no name for a dimension", hint="take letters, digits and underscores")
-    return Expr((((Atom(name, "symbol"),), 1),))
+_MOST_PRODUCTS = 256
+_GREATEST = 1 << 63
+_TOKEN = re.compile(r"[A-Za-z_][A-Za-z0-9_]*|[0-9]+|//|[-+*%(),]")
 
 
 def product(dims: Iterable[Dim]) -> Dim:
@@ -142,12 +56,12 @@ def product(dims: Iterable[Dim]) -> Dim:
 
 def dim_max(a: Dim, b: Dim) -> Dim:
     """The larger of two dimensions."""
-    return max(a, b) if isinstance(a, int) and isinstance(b, int) else _extreme("max", (a, b))
+    return max(a, b) if isinstance(a, int) and isinstance(b, int) else extreme("max", (a, b))
 
 
 def dim_min(a: Dim, b: Dim) -> Dim:
     """The smaller of two dimensions."""
-    return min(a, b) if isinstance(a, int) and isinstance(b, int) else _extreme("min", (a, b))
+    return min(a, b) if isinstance(a, int) and isinstance(b, int) else extreme("min", (a, b))
 
 
 def symbols(d: Dim) -> frozenset[str]:
@@ -215,21 +129,6 @@ def provably_equal(a: Dim, b: Dim) -> bool:
     return difference != 0 and _without_remainders(difference) == 0 or bounds(difference, {}) == (0, 0)
 
 
-def bounds(d: Dim, ranges: Ranges) -> Interval:
-    """Least and greatest value that ``d`` can have, None where unbounded or not known.
-
-    Symbols that ``ranges`` does not name are >= 0. The bounds are true, but not always tight.
-
-    >>> n = symbol("n")
-    >>> bounds(2 * n + 1, {"n": (1, 8)}), bounds(n - n // 2, {}), bounds(-n % 4, {})
-    ((3, 17), (0, None), (0, 3))
-    """
-    if isinstance(d, int):
-        return d, d
-    upper = _lower(-d, ranges, 8)
-    return _lower(d, ranges, 8), None if upper is None else -upper
-
-
 def parse_dim(text: str) -> Dim:
     """The dimension that ``text`` states, the inverse of ``str``; :class:`ParseError` if it states none.
 
@@ -262,213 +161,6 @@ def parse_dims(text: str) -> tuple[Dim, ...]:
     return tuple(dims)
 
 
-# -- normal form -------------------------------------------------------------------------------------------------
-
-
-def _terms(d: Dim) -> Terms:
-    if type(d) is Expr:
-        return d.terms
-    value = int(operator.index(d))  # type: ignore[arg-type]
-    return (((), value),) if value else ()
-
-
-def _order(term: tuple[Monomial, int]) -> tuple[int, Monomial]:
-    return -len(term[0]), term[0]
-
-
-def _from_terms(collected: Mapping[Monomial, int]) -> Dim:
-    terms = [term for term in collected.items() if term[1]]
-    if not terms:
-        return 0
-    if len(terms) == 1:
-        return Expr((terms[0],)) if terms[0][0] else terms[0][1]
-    terms.sort(key=_order)
-    return Expr(tuple(terms))
-
-
-def _from_atom(text: str, op: Op, args: tuple[Dim, ...]) -> Expr:
-    return Expr((((Atom(text, op, args),), 1),))
-
-
-def _add(a: Dim, b: Dim, sign: int) -> Dim:
-    collected = dict(_terms(a))
-    for monomial, c in _terms(b):
-        collected[monomial] = collected.get(monomial, 0) + sign * c
-    return _from_terms(collected)
-
-
-def _multiply(a: Terms, b: Terms) -> Dim:
-    if len(a) * len(b) > _MOST_PRODUCTS:
-        raise ShapeError(f"a product of dimensions with {len(a)} and {len(b)} terms is too large")
-    collected: dict[Monomial, int] = {}
-    for left, c in a:
-        for right, k in b:
-            monomial = tuple(sorted(left + right)) if left and right else left or right
-            collected[monomial] = collected.get(monomial, 0) + c * k
-    return _from_terms(collected)
-
-
-def _check_divisor(d: Dim) -> Dim:
-    if isinstance(d, Expr):
-        return d
-    value = int(operator.index(d))
-    if value <= 0:
-        raise ShapeError(f"a dimension is divided by {value}", hint="the divisor must be positive")
-    return value
-
-
-def _divide(a: Dim, b: Dim) -> Dim:
-    b = _check_divisor(b)
-    terms = _terms(a)
-    if isinstance(b, Expr):
-        return _divide_by_expr(terms, b)
-    whole = {monomial: c // b for monomial, c in terms if c % b == 0}
-    rest = [(monomial, c) for monomial, c in terms if c % b]
-    if not rest:
-        return _from_terms(whole)
-    if rest[0][1] < 0 and rest[0][0]:
-        # floor(x/b) = -ceil(-x/b), so that -(-n//4) and (n+3)//4 are one
-        return _from_terms(whole) - _divide(_from_terms({m: -c for m, c in rest}) + (b - 1), b)
-    whole.update((monomial, c // b) for monomial, c in rest)
-    rest = [(monomial, c % b) for monomial, c in rest]
-    # floor((g x + c) / (g b)) = floor((x + floor(c/g)) / b)
-    g = math.gcd(b, *(c for monomial, c in rest if monomial))
-    return _from_terms(whole) + _divide_reduced(_from_terms({monomial: c // g for monomial, c in rest}), b // g)
-
-
-def _divide_reduced(a: Dim, b: int) -> Dim:
-    """``a // b``, where the coefficients of ``a`` are less than ``b`` and not negative."""
-    if isinstance(a, int) or b == 1:
-        return a // b
-    for i, (monomial, c) in enumerate(a.terms):
-        if c == 1 and len(monomial) == 1 and monomial[0].op == "//" and isinstance(monomial[0].args[1], int):
-            # floor((floor(x/k) + y) / b) = floor((x + k y) / (k b))
-            inner, k = monomial[0].args[0], monomial[0].args[1]
-            return _divide(inner + k * _from_terms(dict(a.terms[:i] + a.terms[i + 1 :])), k * b)
-    low, high = bounds(a, {})
-    if low is not None and high is not None and low // b == high // b:
-        return low // b
-    return _from_atom(f"{_operand(a)}//{b}", "//", (a, b))
-
-
-def _divide_by_expr(a: Terms, b: Expr) -> Dim:
-    exact = _divide_exactly(a, b)
-    if exact is not None:
-        return exact
-    whole, rest = _split(a, b)
-    # common factors cancel: they are not 0, or the divisor would be
-    common = functools.reduce(_common, (monomial for monomial, _ in rest + b.terms))
-    g = math.gcd(*(c for _, c in rest + b.terms))
-    divisor = _from_terms({_without(monomial, common): c // g for monomial, c in b.terms})
-    numerator = _from_terms({_without(monomial, common): c // g for monomial, c in rest})
-    if isinstance(divisor, int):
-        return whole + _divide(numerator, divisor)
-    return whole + _from_atom(f"{_operand(numerator)}//{_operand(divisor, divisor=True)}", "//", (numerator, divisor))
-
-
-def _split(a: Terms, b: Expr) -> tuple[Dim, Terms]:
-    """The multiples of ``b`` in ``a``, divided by ``b``, and what remains; only a ``b`` of one term is looked for."""
-    (factor, k), *others = b.terms
-    if others or k < 0:
-        return 0, a
-    whole: dict[Monomial, int] = {}
-    rest: dict[Monomial, int] = {}
-    for monomial, c in a:
-        if _common(monomial, factor) == factor:
-            whole[_without(monomial, factor)] = c // k
-            c %= k
-        rest[monomial] = c
-    return _from_terms(whole), tuple(term for term in rest.items() if term[1])
-
-
-def _divide_exactly(a: Terms, b: Expr) -> Dim | None:
-    """The polynomial ``q`` with ``q * b == a``, or None if there is none."""
-    remaining = dict(a)
-    quotient: dict[Monomial, int] = {}
-    factor, k = b.terms[0]
-    while remaining:
-        lead, c = min(remaining.items(), key=_order)
-        if c % k or _common(lead, factor) != factor or len(quotient) > len(a):
-            return None
-        monomial = _without(lead, factor)
-        quotient[monomial] = c // k
-        for other, coefficient in b.terms:
-            target = tuple(sorted(monomial + other))
-            value = remaining.pop(target, 0) - c // k * coefficient
-            if value:
-                remaining[target] = value
-    return _from_terms(quotient)
-
-
-def _common(a: Monomial, b: Monomial) -> Monomial:
-    rest = list(b)
-    shared = []
-    for atom in a:
-        if atom in rest:
-            rest.remove(atom)
-            shared.append(atom)
-    return tuple(shared)
-
-
-def _without(a: Monomial, b: Monomial) -> Monomial:
-    rest = list(a)
-    for atom in b:
-        rest.remove(atom)
-    return tuple(rest)
-
-
-def _remainder(a: Dim, b: Dim) -> Dim:
-    b = _check_divisor(b)
-    if isinstance(b, Expr):
-        if _divide_exactly(_terms(a), b) is not None:
-            return 0
-        numerator = _from_terms(dict(_split(_terms(a), b)[1]))
-        return _from_atom(f"{_operand(numerator)}%{_operand(b, divisor=True)}", "%", (numerator, b))
-    total: Dim = 0
-    for monomial, c in _terms(a):
-        # the residue nearest 0, so that -n%4 stays what it is
-        residue = c % b if not monomial or 2 * (c % b) <= b else c % b - b
-        inner = monomial[0].args if len(monomial) == 1 and monomial[0].op == "%" else ()
-        if inner and divisible(inner[1], b):
-            total = total + _remainder(residue * inner[0], b)
-        else:
-            total = total + _from_terms({monomial: residue})
-    if isinstance(total, int):
-        return total % b
-    if total.terms != _terms(a):
-        return _remainder(total, b)
-    # (g x + c) mod (g b) = g ((x + floor(c/g)) mod b) + c mod g
-    g = math.gcd(b, *(c for monomial, c in total.terms if monomial))
-    offset = next((c for monomial, c in total.terms if not monomial), 0) % g
-    reduced, modulus = _from_terms({monomial: c // g for monomial, c in total.terms}), b // g
-    low, high = bounds(reduced, {})
-    if low is not None and high is not None and low // modulus == high // modulus:
-        return g * (reduced - low // modulus * modulus) + offset
-    return g * _from_atom(f"{_operand(reduced)}%{modulus}", "%", (reduced, modulus)) + offset
-
-
-def _extreme(op: Literal["max", "min"], candidates: Sequence[Dim]) -> Dim:
-    """The largest or smallest of ``candidates``, without those that another one provably dominates."""
-    flat: list[Dim] = []
-    for d in candidates:
-        lone = d.terms[0][0] if isinstance(d, Expr) and len(d.terms) == 1 and d.terms[0][1] == 1 else ()
-        flat += lone[0].args if len(lone) == 1 and lone[0].op == op else (d,)
-    kept: list[Dim] = []
-    for d in flat:
-        if any(_dominates(op, other, d) for other in kept):
-            continue
-        kept = [other for other in kept if not _dominates(op, d, other)] + [d]
-    if len(kept) == 1:
-        return kept[0]
-    kept.sort(key=str)
-    return _from_atom(f"{op}({','.join(map(str, kept))})", op, tuple(kept))
-
-
-def _dominates(op: Literal["max", "min"], a: Dim, b: Dim) -> bool:
-    difference = a - b if op == "max" else b - a
-    return (difference if isinstance(difference, int) else _lower(difference, {}, 8) or -1) >= 0
-
-
 def _without_remainders(d: Dim) -> Dim:
     """``d`` with each ``x % y`` written as ``x - x // y * y``."""
     if isinstance(d, int):
@@ -483,17 +175,14 @@ def _without_remainders(d: Dim) -> Dim:
     return total
 
 
-# -- meaning -----------------------------------------------------------------------------------------------------
-
-
 def _apply(atom: Atom, args: tuple[Dim, ...]) -> Dim:
     if atom.op == "symbol":
         return Expr((((atom,), 1),))
     if atom.op == "//":
-        return _divide(*args)
+        return divide(*args)
     if atom.op == "%":
-        return _remainder(*args)
-    return _extreme(atom.op, args)
+        return remainder(*args)
+    return extreme(atom.op, args)
 
 
 def _substitute_atom(atom: Atom, replacements: Mapping[str, Dim]) -> Dim:
@@ -516,3 +205,98 @@ def _evaluate_atom(atom: Atom, env: Mapping[str, int]) -> int:
     if args[1] <= 0:
         raise ShapeError(f"in the dimension {atom!s} the divisor is {args[1]}")
     return args[0] // args[1] if atom.op == "//" else args[0] % args[1]
+
+
+class _Parser:
+    """Recursive descent with Python's precedences: a minus binds tighter than a product."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.start = self.end = 0
+        self.advance()
+
+    def advance(self) -> str:
+        """Go to the next token, which is empty at the end; the one that was passed."""
+        passed = self.text[self.start : self.end]
+        self.start = self.end
+        while self.start < len(self.text) and self.text[self.start].isspace():
+            self.start += 1
+        match = _TOKEN.match(self.text, self.start)
+        if match is None and self.start < len(self.text):
+            self.token = self.text[self.start]
+            raise self.error("a number, a name or an operator")
+        self.token = match.group() if match else ""
+        self.end = self.start + len(self.token)
+        return passed
+
+    def take(self, token: str) -> bool:
+        """Whether the next token is ``token``, which is then passed."""
+        if self.token != token:
+            return False
+        self.advance()
+        return True
+
+    def error(self, expected: str) -> ParseError:
+        found = repr(self.token) if self.token else "the end"
+        excerpt = self.text[max(0, self.start - 30) : self.start + 30]
+        return ParseError(
+            f"in a dimension: expected {expected}, found {found} at column {self.start + 1} of {excerpt!r}"
+        )
+
+    def sum(self, depth: int) -> Dim:
+        value = self.term(depth)
+        while self.token in ("+", "-"):
+            value = value + self.term(depth) if self.advance() == "+" else value - self.term(depth)
+        return value
+
+    def term(self, depth: int) -> Dim:
+        value = self.factor(depth)
+        while self.token in ("*", "//", "%"):
+            op = self.advance()
+            right = self.factor(depth)
+            if op != "*" and isinstance(right, int) and right <= 0:
+                raise self.error(f"a positive divisor, not {right},")
+            value = self.small(value, right) if op == "*" else value // right if op == "//" else value % right
+        return value
+
+    def small(self, a: Dim, b: Dim) -> Dim:
+        """The product, unless it is so large that text could keep the compiler busy with it."""
+        if isinstance(a, Expr) and isinstance(b, Expr) and len(a.terms) * len(b.terms) > _MOST_PRODUCTS:
+            raise self.error("smaller factors")
+        result = a * b
+        coefficients = [result] if isinstance(result, int) else [c for _, c in result.terms]
+        if max(map(abs, coefficients)) >= _GREATEST:
+            raise self.error("a product below 2**63")
+        return result
+
+    def factor(self, depth: int) -> Dim:
+        if depth > _DEEPEST:
+            raise self.error(f"at most {_DEEPEST} levels of nesting")
+        if self.take("-"):
+            return -self.factor(depth + 1)
+        if self.take("("):
+            value = self.sum(depth + 1)
+            self.expect(")")
+            return value
+        if self.token[:1].isdigit():
+            if len(self.token) > 19:
+                raise self.error("a number of at most 19 digits")
+            return int(self.advance())
+        if self.token in ("max", "min"):
+            return self.extreme(depth + 1)
+        if not self.token or not self.token.isidentifier():
+            raise self.error("a number, a name or '('")
+        return symbol(self.advance())
+
+    def extreme(self, depth: int) -> Dim:
+        choose = dim_max if self.advance() == "max" else dim_min
+        self.expect("(")
+        value = self.sum(depth)
+        while self.take(","):
+            value = choose(value, self.sum(depth))
+        self.expect(")")
+        return value
+
+    def expect(self, token: str) -> None:
+        if not self.take(token):
+            raise self.error(repr(token))
