@@ -199,7 +199,7 @@ def _divide_reduced(a: Dim, b: int) -> Dim:
             # floor((floor(x/k) + y) / b) = floor((x + k y) / (k b))
             inner, k = monomial[0].args[0], monomial[0].args[1]
             return divide(inner + k * _from_terms(dict(a.terms[:i] + a.terms[i + 1 :])), k * b)
-    low, high = bounds(a, {})
+    low, high = bounds(a, {}) if any(atom.op != "symbol" for m, _ in a.terms for atom in m) else (0, None)
     if low is not None and high is not None and low // b == high // b:
         return low // b
     return _from_atom(f"{_operand(a)}//{b}", "//", (a, b))
