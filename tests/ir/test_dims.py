@@ -36,15 +36,21 @@ def _binary(draw: st.DrawFn, left: tuple[Dim, Meaning], right: tuple[Dim, Meanin
     if op in ("//", "%") and isinstance(b, int):
         b = abs(b) + 1
         return (a // b, lambda e: f(e) // b) if op == "//" else (a % b, lambda e: f(e) % b)
-    return {
-        "+": lambda: (a + b, lambda e: f(e) + g(e)),
-        "-": lambda: (a - b, lambda e: f(e) - g(e)),
-        "*": lambda: (a * b, lambda e: f(e) * g(e)),
-        "//": lambda: (a // b, lambda e: f(e) // _positive(g(e))),
-        "%": lambda: (a % b, lambda e: f(e) % _positive(g(e))),
-        "max": lambda: (dim_max(a, b), lambda e: max(f(e), g(e))),
-        "min": lambda: (dim_min(a, b), lambda e: min(f(e), g(e))),
-    }[op]()
+    make, meaning = {
+        "+": (lambda: a + b, lambda e: f(e) + g(e)),
+        "-": (lambda: a - b, lambda e: f(e) - g(e)),
+        "*": (lambda: a * b, lambda e: f(e) * g(e)),
+        "//": (lambda: a // b, lambda e: f(e) // _positive(g(e))),
+        "%": (lambda: a % b, lambda e: f(e) % _positive(g(e))),
+        "max": (lambda: dim_max(a, b), lambda e: max(f(e), g(e))),
+        "min": (lambda: dim_min(a, b), lambda e: min(f(e), g(e))),
+    }[op]
+    try:
+        return make(), meaning
+    except ShapeError:
+        # a divisor that is never positive, such as -2*n
+        assume(False)
+        raise
 
 
 def _positive(divisor: int) -> int:
