@@ -269,13 +269,13 @@ def extreme(op: Literal["max", "min"], candidates: Iterable[Dim]) -> Dim:
         lone = d.terms[0][0] if isinstance(d, Expr) and len(d.terms) == 1 and d.terms[0][1] == 1 else ()
         flat += lone[0].args if len(lone) == 1 and lone[0].op == op else (d,)
     kept: list[Dim] = []
+    flat.sort(key=str)
     for d in flat:
         if any(_dominates(op, other, d) for other in kept):
             continue
         kept = [other for other in kept if not _dominates(op, d, other)] + [d]
     if len(kept) == 1:
         return kept[0]
-    kept.sort(key=str)
     return _from_atom(f"{op}({','.join(map(str, kept))})", op, tuple(kept))
 
 
