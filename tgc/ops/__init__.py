@@ -1,0 +1,30 @@
+"""The ops: ``OPS`` is the one table of them all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from tgc.ir.opdef import OpDef
+from tgc.ops.contract import OPS_CONTRACT
+from tgc.ops.convert import OPS_CONVERT
+from tgc.ops.create import OPS_CREATE
+from tgc.ops.elementwise import OPS_ELEMENTWISE
+from tgc.ops.elementwise_math import OPS_ELEMENTWISE_MATH
+from tgc.ops.movement import OPS_MOVEMENT
+from tgc.ops.reduce import OPS_REDUCE
+
+OPS: Mapping[str, OpDef] = MappingProxyType(
+    {
+        definition.name: definition
+        for definition in (
+            *OPS_CREATE,
+            *OPS_ELEMENTWISE,
+            *OPS_ELEMENTWISE_MATH,
+            *OPS_CONVERT,
+            *OPS_REDUCE,
+            *OPS_MOVEMENT,
+            *OPS_CONTRACT,
+        )
+    }
+)
