@@ -1,0 +1,404 @@
+"""Entry points: a program to the text of LLVM IR.
+
+Launches and copies become tables that the launch loop (:mod:`tgc.backend.run_text`) reads, so that compiling an entry
+takes next to no time however many there are; only dimensions, loops and branches become code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from tgc.backend.abi import ALIGNMENT, CALL_TYPE, SPACE_FIELDS, STEP_TYPE, WORKSPACE_FIELD, Status
+from tgc.backend.dims_text import DimWriter
+from tgc.backend.run_text import kernel_declaration
+from tgc.ir.dims import Dim, Expr, bounds, symbol, symbols
+from tgc.kernels.program import (
+    Address,
+    Branch,
+    Copy,
+    Launch,
+    Program,
+    Repeat,
+    Step,
+    While,
+    launches,
+    scratch_bytes,
+    verify,
+    walk,
+)
+
+
+# A hundred symbolic sizes make a block that LLVM's optimising instruction selector takes a second for.
+_PLAIN = "noinline optnone"
+_WORKSPACE = symbol("arena") + symbol("threads") * symbol("scratch")
+
+
+def entry_text(program: Program, *, symbol: str, exported: bool = True) -> str:
+    """LLVM IR of the entry ``symbol`` and of what a caller must know before it calls it.
+
+    * ``i32 SYMBOL(ptr call)``: runs the program; 0 or a :class:`~tgc.backend.abi.Status`. It checks nothing.
+    * ``i32 SYMBOL_check(ptr dims)``: 0, a negated status, or 1 + the index of the first broken constraint.
+    * ``i64 SYMBOL_workspace(ptr dims, i32 threads)``: bytes of workspace, or a negated status.
+    * ``void SYMBOL_shapes(ptr dims, ptr extents)``: the extents of all outputs, one after the other.
+
+    It calls ``tgc_run`` and the kernels, which the module must define or declare. Raises
+    :class:`~tgc.errors.VerificationError` for a malformed program.
+    """
+    verify(program)
+    visibility = "dso_local" if exported else "internal"
+    writer = _EntryWriter(program, symbol)
+    return "".join(
+        (
+            writer.text(visibility),
+            _check_text(program, symbol, visibility),
+            _workspace_text(program, symbol, visibility),
+            _shapes_text(program, symbol, visibility),
+        )
+    )
+
+
+def kernel_declarations(programs: Iterable[Program]) -> str:
+    """The lines that declare the kernels that programs launch, for a module that does not define them."""
+    names = dict.fromkeys(launch.kernel for program in programs for launch in launches(program))
+    return "".join(map(kernel_declaration, names))
+
+
+def _load_symbols(program: Program) -> tuple[list[str], dict[str, str]]:
+    """Code that loads the program's dimensions from ``%dims``, and the operand of each."""
+    lines: list[str] = []
+    for slot, name in enumerate(program.symbols):
+        lines.append(f"  %at.{slot} = getelementptr i64, ptr %dims, i64 {slot}")
+        lines.append(f"  %dim.{slot} = load i64, ptr %at.{slot}")
+    return lines, {name: f"%dim.{slot}" for slot, name in enumerate(program.symbols)}
+
+
+def _align(d: Dim) -> Dim:
+    return (d + (ALIGNMENT - 1)) // ALIGNMENT * ALIGNMENT
+
+
+def _any(writer: DimWriter, conditions: Iterable[str]) -> str:
+    result = "false"
+    for condition in conditions:
+        result = condition if result == "false" else writer.emit(f"or i1 {result}, {condition}")
+    return result
+
+
+def _check_text(program: Program, symbol: str, visibility: str) -> str:
+    lines, values = _load_symbols(program)
+    writer = DimWriter(values, checked=True)
+    negative = _any(writer, [writer.emit(f"icmp slt i64 {operand}, 0") for operand in values.values()])
+    for operand in values.values():
+        writer.flag(writer.emit(f"icmp ugt i64 {operand}, {1 << 62}"))
+    broken = []
+    for constraint in program.constraints:
+        opposite = "ne" if constraint.relation == "==" else "sgt"
+        left, right = writer.operand(constraint.left), writer.operand(constraint.right)
+        broken.append(writer.emit(f"icmp {opposite} i64 {left}, {right}"))
+    unknown = writer.overflow
+    arrays = (*program.inputs, *program.outputs, *program.state, *program.constants)
+    extents = dict.fromkeys(d for value in arrays for d in value.shape if isinstance(d, Expr) and bounds(d, {})[0] != 0)
+    short = _any(writer, [writer.emit(f"icmp slt i64 {writer.operand(d)}, 0") for d in extents])
+    for value in arrays:
+        writer.operand(value.bytes)
+    for step in walk(program.steps):
+        for divisor in (d for dim in _step_dims(step) for d in _divisors(dim)):
+            if symbols(divisor) <= values.keys():
+                writer.flag(writer.emit(f"icmp slt i64 {writer.operand(divisor)}, 1"))
+    result = writer.emit(f"select i1 {writer.overflow}, i32 {-Status.TOO_LARGE}, i32 0")
+    result = writer.emit(f"select i1 {short}, i32 {-Status.NEGATIVE}, i32 {result}")
+    for index, condition in reversed(list(enumerate(broken, start=1))):
+        result = writer.emit(f"select i1 {condition}, i32 {index}, i32 {result}")
+    result = writer.emit(f"select i1 {unknown}, i32 {-Status.TOO_LARGE}, i32 {result}")
+    result = writer.emit(f"select i1 {negative}, i32 {-Status.NEGATIVE}, i32 {result}")
+    body = "\n".join([*lines, *writer.lines, f"  ret i32 {result}"])
+    return f"define {visibility} i32 @{symbol}_check(ptr %dims) {_PLAIN} {{\n{body}\n}}\n"
+
+
+def _workspace_text(program: Program, symbol: str, visibility: str) -> str:
+    lines, values = _load_symbols(program)
+    lines.append("  %threads64 = sext i32 %threads to i64")
+    writer = DimWriter(values, checked=True)
+    arena, scratch = writer.operand(_align(program.workspace)), writer.operand(scratch_bytes(program))
+    writer.bind("threads", "%threads64")
+    writer.bind("scratch", scratch)
+    writer.bind("arena", arena)
+    total = writer.operand(_WORKSPACE)
+    few = writer.emit("icmp slt i32 %threads, 1")
+    result = writer.emit(f"select i1 {writer.overflow}, i64 {-Status.TOO_LARGE}, i64 {total}")
+    result = writer.emit(f"select i1 {few}, i64 {-Status.THREADS}, i64 {result}")
+    body = "\n".join([*lines, *writer.lines, f"  ret i64 {result}"])
+    return f"define {visibility} i64 @{symbol}_workspace(ptr %dims, i32 %threads) {_PLAIN} {{\n{body}\n}}\n"
+
+
+def _shapes_text(program: Program, symbol: str, visibility: str) -> str:
+    lines, values = _load_symbols(program)
+    writer = DimWriter(values, checked=False)
+    for index, d in enumerate([d for output in program.outputs for d in output.shape]):
+        operand = writer.operand(d)
+        writer.lines.append(f"  %to.{index} = getelementptr i64, ptr %extents, i64 {index}")
+        writer.lines.append(f"  store i64 {operand}, ptr %to.{index}")
+    body = "\n".join([*lines, *writer.lines, "  ret void"])
+    return f"define {visibility} void @{symbol}_shapes(ptr %dims, ptr %extents) {_PLAIN} {{\n{body}\n}}\n"
+
+
+def _step_dims(step: Step) -> Iterator[Dim]:
+    match step:
+        case Launch():
+            yield from (step.count, step.cost, _align(step.scratch), *step.dims)
+            yield from (address.offset for address in step.buffers)
+        case Copy():
+            yield from (step.bytes, step.source.offset, step.target.offset)
+        case Repeat():
+            yield step.count
+        case While():
+            yield step.condition.offset
+            if step.maximum is not None:
+                yield step.maximum
+        case Branch():
+            yield step.predicate.offset
+
+
+def _divisors(d: Dim) -> Iterator[Expr]:
+    """The divisors in ``d`` that depend on symbols."""
+    if isinstance(d, Expr):
+        for atom in (atom for monomial, _ in d.terms for atom in monomial):
+            if atom.op in ("//", "%") and isinstance(atom.args[1], Expr):
+                yield atom.args[1]
+            for argument in atom.args:
+                yield from _divisors(argument)
+
+
+def _scope_dims(steps: tuple[Step, ...], known: frozenset[str], iteration: str | None) -> tuple[Expr, ...]:
+    """The expressions in ``steps``, inner ones included, that can and must be computed where ``known`` is known:
+    all that need no iteration, or, inside a loop, those that need its iteration."""
+    found: dict[Expr, None] = {}
+    for step in walk(steps):
+        for d in _step_dims(step):
+            if isinstance(d, Expr) and d not in found:
+                needed = symbols(d)
+                if needed <= known and (iteration is None or iteration in needed):
+                    found[d] = None
+    return tuple(found)
+
+
+class _EntryWriter:
+    """Writes one entry. ``values`` on its stack holds each number that is not constant, in a slot; the first slots are
+    the program's symbols."""
+
+    def __init__(self, program: Program, symbol: str) -> None:
+        self.program = program
+        self.symbol = symbol
+        self.lines: list[str] = []
+        self.label = "start"
+        self.slots: dict[Dim, int] = {}
+        self.runs: dict[tuple[str, ...], int] = {program.symbols: 0}
+        self.used = len(program.symbols)
+        self.addresses: list[str] = []
+        self.steps: list[str] = []
+        self.failures: list[str] = []
+        self.labels = 0
+
+    def text(self, visibility: str) -> str:
+        program, symbol = self.program, self.symbol
+        loads, values = _load_symbols(program)
+        writer = DimWriter(values, checked=False, prefix="top")
+        for slot, operand in enumerate(values.values()):
+            writer.lines.append(f"  %keep.{slot} = getelementptr i64, ptr %values, i64 {slot}")
+            writer.lines.append(f"  store i64 {operand}, ptr %keep.{slot}")
+        known = frozenset(program.symbols)
+        self._reserve_runs()
+        self._define(program.steps, known, None, writer)
+        arena = writer.operand(_align(program.workspace))
+        self.lines += writer.lines
+        self.lines.append(f"  %scratch = getelementptr i8, ptr %workspace, i64 {arena}")
+        self._steps(program.steps, known, values)
+        most = max((len(launch.buffers) for launch in launches(program)), default=0)
+        head = [
+            f"define {visibility} i32 @{symbol}(ptr %call) {_PLAIN} {{",
+            "start:",
+            f"  %values = alloca [{max(1, self.used)} x i64]",
+            f"  %pointers = alloca [{max(2, most)} x ptr]",
+            f"  %dims.at = getelementptr {CALL_TYPE}, ptr %call, i32 0, i32 4",
+            "  %dims = load ptr, ptr %dims.at",
+            f"  %workspace.at = getelementptr {CALL_TYPE}, ptr %call, i32 0, i32 {WORKSPACE_FIELD}",
+            "  %workspace = load ptr, ptr %workspace.at",
+        ]
+        tail = ["  ret i32 0"]
+        if self.failures:
+            tail += ["fail:", f"  %status = phi i32 {', '.join(self.failures)}", "  ret i32 %status"]
+        return "\n".join([*self._tables(), *head, *loads, *self.lines, *tail, "}", ""])
+
+    def _tables(self) -> list[str]:
+        symbol, tables = self.symbol, []
+        if self.addresses:
+            rows = ", ".join(self.addresses)
+            tables.append(f"@{symbol}.addresses = private constant [{len(self.addresses)} x [4 x i64]] [{rows}]")
+        if self.steps:
+            rows = ",\n  ".join(f"{STEP_TYPE} {step}" for step in self.steps)
+            tables.append(f"@{symbol}.steps = private constant [{len(self.steps)} x {STEP_TYPE}] [{rows}]")
+        return tables
+
+    def _new_label(self, stem: str) -> str:
+        self.labels += 1
+        return f"{stem}.{self.labels}"
+
+    def _begin(self, label: str) -> None:
+        self.lines.append(f"{label}:")
+        self.label = label
+
+    def _reserve_runs(self) -> None:
+        """Gives the dimensions of each launch slots that follow each other, as its kernel wants them."""
+        for launch in launches(self.program):
+            key = tuple(map(str, launch.dims))
+            if key and key not in self.runs:
+                self.runs[key] = self.used
+                self.used += len(key)
+
+    def _define(self, steps: tuple[Step, ...], known: frozenset[str], iteration: str | None, writer: DimWriter) -> None:
+        """Stores what ``steps`` need of the dimensions that ``known`` determines."""
+        for d in _scope_dims(steps, known, iteration):
+            if d not in self.slots:
+                self.slots[d] = self.used
+                self.used += 1
+            self._store(writer, d, self.slots[d])
+        stored: set[int] = set()
+        for step in walk(steps):
+            if isinstance(step, Launch) and step.dims:
+                base = self.runs[tuple(map(str, step.dims))]
+                for slot, d in enumerate(step.dims, start=base):
+                    needed = symbols(d)
+                    here = needed <= known and (iteration is None or iteration in needed)
+                    if here and slot >= len(self.program.symbols) and slot not in stored:
+                        self._store(writer, d, slot)
+                        stored.add(slot)
+
+    def _store(self, writer: DimWriter, d: Dim, slot: int) -> None:
+        operand = writer.operand(d)
+        at = writer.emit(f"getelementptr i64, ptr %values, i64 {slot}")
+        writer.lines.append(f"  store i64 {operand}, ptr {at}")
+
+    def _number(self, d: Dim) -> str:
+        return f"i64 {d}, i64 -1" if isinstance(d, int) else f"i64 0, i64 {self.slots[d]}"
+
+    def _value(self, d: Dim) -> str:
+        """An operand of ``d``, loaded from its slot."""
+        if isinstance(d, int):
+            return str(d)
+        name = self._new_label("%value")
+        self.lines.append(f"  {name}.at = getelementptr i64, ptr %values, i64 {self.slots[d]}")
+        self.lines.append(f"  {name} = load i64, ptr {name}.at")
+        return name
+
+    def _address(self, address: Address) -> str:
+        return f"[4 x i64] [i64 {SPACE_FIELDS[address.space]}, i64 {address.index}, {self._number(address.offset)}]"
+
+    def _row(self, step: Launch | Copy) -> str:
+        first = len(self.addresses)
+        at = f"ptr getelementptr ([4 x i64], ptr @{self.symbol}.addresses, i64 {first})"
+        if isinstance(step, Copy):
+            self.addresses += [self._address(step.source), self._address(step.target)]
+            return f"{{ ptr null, {at}, i64 2, i64 0, {self._number(step.bytes)}, i64 0, i64 -1, i64 0, i64 -1 }}"
+        self.addresses += map(self._address, step.buffers)
+        if not step.buffers:
+            at = "ptr null"
+        numbers = ", ".join(map(self._number, (step.count, step.cost, _align(step.scratch))))
+        slot = self.runs[tuple(map(str, step.dims))] if step.dims else 0
+        return f"{{ ptr @{step.kernel}, {at}, i64 {len(step.buffers)}, i64 {slot}, {numbers} }}"
+
+    def _steps(self, steps: tuple[Step, ...], known: frozenset[str], values: dict[str, str]) -> None:
+        row = 0
+        while row < len(steps):
+            step = steps[row]
+            row += 1
+            match step:
+                case Repeat():
+                    self._repeat(step, known, values)
+                case While():
+                    self._while(step, known, values)
+                case Branch():
+                    self._branch(step, known, values)
+                case _:
+                    first = len(self.steps)
+                    self.steps.append(self._row(step))
+                    while row < len(steps) and isinstance(following := steps[row], Launch | Copy):
+                        self.steps.append(self._row(following))
+                        row += 1
+                    self._run(first, len(self.steps) - first)
+
+    def _run(self, first: int, count: int) -> None:
+        status, then = self._new_label("%status"), self._new_label("ran")
+        table = f"ptr getelementptr ({STEP_TYPE}, ptr @{self.symbol}.steps, i64 {first})"
+        arguments = f"ptr %call, {table}, i64 {count}, ptr %values, ptr %pointers, ptr %scratch"
+        self.lines.append(f"  {status} = call i32 @tgc_run({arguments})")
+        self.lines.append(f"  {status}.bad = icmp ne i32 {status}, 0")
+        self.lines.append(f"  br i1 {status}.bad, label %fail, label %{then}")
+        self.failures.append(f"[ {status}, %{self.label} ]")
+        self._begin(then)
+
+    def _repeat(self, step: Repeat, known: frozenset[str], values: dict[str, str]) -> None:
+        head, body, end, i = (self._new_label(stem) for stem in ("repeat", "body", "end", "%i"))
+        count, before = self._value(step.count), self.label
+        self.lines.append(f"  br label %{head}")
+        self._begin(head)
+        at_phi = len(self.lines)
+        self.lines.append("")
+        self.lines.append(f"  {i}.more = icmp slt i64 {i}, {count}")
+        self.lines.append(f"  br i1 {i}.more, label %{body}, label %{end}")
+        self._begin(body)
+        inside, known = {**values, step.iteration: i}, known | {step.iteration}
+        writer = DimWriter(inside, checked=False, prefix=f"{body}.")
+        self._define(step.body, known, step.iteration, writer)
+        self.lines += writer.lines
+        self._steps(step.body, known, inside)
+        self.lines.append(f"  {i}.next = add i64 {i}, 1")
+        self.lines.append(f"  br label %{head}")
+        self.lines[at_phi] = f"  {i} = phi i64 [ 0, %{before} ], [ {i}.next, %{self.label} ]"
+        self._begin(end)
+
+    def _while(self, step: While, known: frozenset[str], values: dict[str, str]) -> None:
+        head, body, end, i = (self._new_label(stem) for stem in ("while", "do", "end", "%i"))
+        maximum = None if step.maximum is None else self._value(step.maximum)
+        before = self.label
+        self.lines.append(f"  br label %{head}")
+        self._begin(head)
+        at_phi = len(self.lines)
+        self.lines.append("")
+        self._steps(step.condition_steps, known, values)
+        holds = self._bool(step.condition)
+        if maximum is not None:
+            self.lines.append(f"  {i}.more = icmp slt i64 {i}, {maximum}")
+            self.lines.append(f"  {i}.both = and i1 {i}.more, {holds}")
+            holds = f"{i}.both"
+        self.lines.append(f"  br i1 {holds}, label %{body}, label %{end}")
+        self._begin(body)
+        self._steps(step.body_steps, known, values)
+        self.lines.append(f"  {i}.next = add i64 {i}, 1")
+        self.lines.append(f"  br label %{head}")
+        self.lines[at_phi] = f"  {i} = phi i64 [ 0, %{before} ], [ {i}.next, %{self.label} ]"
+        self._begin(end)
+
+    def _branch(self, step: Branch, known: frozenset[str], values: dict[str, str]) -> None:
+        then, other, end = (self._new_label(stem) for stem in ("then", "else", "end"))
+        self.lines.append(f"  br i1 {self._bool(step.predicate)}, label %{then}, label %{other}")
+        for label, steps in ((then, step.then_steps), (other, step.else_steps)):
+            self._begin(label)
+            self._steps(steps, known, values)
+            self.lines.append(f"  br label %{end}")
+        self._begin(end)
+
+    def _bool(self, address: Address) -> str:
+        """An i1 operand: the bool at ``address``."""
+        name, offset = self._new_label("%flag"), self._value(address.offset)
+        if address.space == "workspace":
+            base = "%workspace"
+        else:
+            field = SPACE_FIELDS[address.space]
+            base = f"{name}.base"
+            self.lines.append(f"  {name}.field = getelementptr {CALL_TYPE}, ptr %call, i32 0, i32 {field}")
+            self.lines.append(f"  {name}.table = load ptr, ptr {name}.field")
+            self.lines.append(f"  {name}.entry = getelementptr ptr, ptr {name}.table, i64 {address.index}")
+            self.lines.append(f"  {base} = load ptr, ptr {name}.entry")
+        self.lines.append(f"  {name}.at = getelementptr i8, ptr {base}, i64 {offset}")
+        self.lines.append(f"  {name}.byte = load i8, ptr {name}.at")
+        self.lines.append(f"  {name} = icmp ne i8 {name}.byte, 0")
+        return name

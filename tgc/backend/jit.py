@@ -1,0 +1,146 @@
+"""Objects in this process: loaded through one LLJIT, alive as long as somebody holds them."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import itertools
+from collections.abc import Mapping, Sequence
+
+import llvmlite.binding as llvm
+import numpy as np
+import numpy.typing as npt
+
+from tgc.backend.codegen import target_machine
+from tgc.backend.emit import OUT_OF_BOUNDS
+from tgc.backend.host import host_target
+from tgc.backend.objects import architecture
+from tgc.errors import CompilerBug, TargetError
+from tgc.ir.dims import evaluate
+from tgc.kernels.ir import SCRATCH_ALIGNMENT, Kernel
+
+_KERNEL = ctypes.CFUNCTYPE(
+    None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p
+)
+_numbers = itertools.count()
+
+
+@functools.lru_cache(maxsize=1)
+def _compiler() -> llvm.LLJIT:
+    return llvm.create_lljit_compiler(target_machine(host_target()))
+
+
+class Library:
+    """Code in memory; its addresses are valid as long as the library, and it keeps alive what it was linked with.
+
+    ``symbols``: which names are to be looked up. ``addresses``: names that the object may call and where they are.
+    Raises :class:`TargetError` for an object of another architecture, :class:`CompilerBug` if it does not link.
+    """
+
+    def __init__(
+        self,
+        image: bytes,
+        symbols: Sequence[str],
+        *,
+        addresses: Mapping[str, int] | None = None,
+        dependencies: Sequence[object] = (),
+    ) -> None:
+        host = host_target().triple.split("-", 1)[0]
+        found = architecture(image)
+        if found != {"amd64": "x86_64", "arm64": "aarch64"}.get(host, host):
+            raise TargetError(f"an object for {found or 'an unknown machine'} cannot run on {host}")
+        builder = llvm.JITLibraryBuilder().add_object_img(image).add_current_process()
+        for name, address in (addresses or {}).items():
+            builder.import_symbol(name, address)
+        for name in symbols:
+            builder.export_symbol(name)
+        self._dependencies = tuple(dependencies)
+        try:
+            # names cannot be used again, even after a failure
+            self._tracker = builder.link(_compiler(), f"tgc{next(_numbers)}")
+            self._addresses = {name: self._tracker[name] for name in symbols}
+        except RuntimeError as error:
+            raise CompilerBug(str(error), stage="linking") from None
+
+    def address(self, symbol: str) -> int:
+        """Where a symbol lies; :class:`CompilerBug` if it is none of those that were asked for."""
+        try:
+            return self._addresses[symbol]
+        except KeyError:
+            raise CompilerBug(f"the library has no symbol {symbol!r}", stage="linking") from None
+
+
+class KernelLibrary:
+    """Kernels that can be called on arrays: for tests and measurements.
+
+    >>> from tgc.backend.codegen import compile_module
+    >>> from tgc.backend.emit import emit_module
+    >>> from tgc.dtypes import f32
+    >>> from tgc.kernels.builder import KernelBuilder
+    >>> b = KernelBuilder("twice", count=4)
+    >>> x = b.buffer("x", f32, 4, "readwrite")
+    >>> v = b.load(x, b.iteration)
+    >>> b.store(x, b.iteration, b.add(v, v))
+    >>> kernels = [b.finish()]
+    >>> image = compile_module(emit_module(kernels, host_target(), debug=True), host_target())
+    >>> array = np.arange(4, dtype=np.float32)
+    >>> KernelLibrary(image, kernels, debug=True).call("twice", [array])
+    >>> array
+    array([0., 2., 4., 6.], dtype=float32)
+    """
+
+    def __init__(self, image: bytes, kernels: Sequence[Kernel], *, debug: bool = False) -> None:
+        self._kernels = {kernel.name: (number, kernel) for number, kernel in enumerate(kernels)}
+        names = [*self._kernels, *([OUT_OF_BOUNDS] if debug else [])]
+        self._library = Library(image, names)
+        self._debug = debug
+
+    def call(
+        self,
+        name: str,
+        arrays: Sequence[npt.NDArray[np.generic]],
+        dims: Mapping[str, int] | None = None,
+        *,
+        begin: int = 0,
+        end: int | None = None,
+    ) -> None:
+        """Run iterations ``begin`` to ``end`` (all by default) on one contiguous array for each buffer.
+
+        Raises :class:`CompilerBug` if an array does not fit its buffer, or in debug code on an access out of bounds.
+        """
+        _, kernel = self._kernels[name]
+        environment = dict(dims or {})
+        if len(arrays) != len(kernel.buffers):
+            raise CompilerBug(f"{name} takes {len(kernel.buffers)} buffers, not {len(arrays)}", stage="kernel call")
+        for array, buffer in zip(arrays, kernel.buffers, strict=True):
+            size = evaluate(buffer.size, environment)
+            if array.dtype != buffer.dtype.numpy or array.size != size or not array.flags.c_contiguous:
+                raise CompilerBug(
+                    f"{name} takes {buffer.dtype}[{size}] for {buffer.name}, not {array.dtype}{list(array.shape)}",
+                    stage="kernel call",
+                )
+        pointers = (ctypes.c_void_p * max(1, len(arrays)))(*(array.ctypes.data for array in arrays))
+        sizes = (ctypes.c_int64 * max(1, len(kernel.symbols)))(*(environment[s] for s in kernel.symbols))
+        scratch_bytes = evaluate(kernel.scratch_bytes, environment)
+        scratch = np.empty(scratch_bytes + SCRATCH_ALIGNMENT, np.uint8)
+        aligned = -(-scratch.ctypes.data // SCRATCH_ALIGNMENT) * SCRATCH_ALIGNMENT
+        last = evaluate(kernel.count, environment) if end is None else end
+        _KERNEL(self._library.address(name))(pointers, sizes, begin, last, aligned)
+        if self._debug:
+            self._check()
+
+    def _check(self) -> None:
+        report = (ctypes.c_int64 * 4).from_address(self._library.address(OUT_OF_BOUNDS))
+        number, buffer, offset, size = report
+        if not number:
+            return
+        report[0] = 0
+        kernel = next(kernel for at, kernel in self._kernels.values() if at == number - 1)
+        accessed = (kernel.buffers + kernel.scratch)[buffer]
+        raise CompilerBug(
+            f"kernel {kernel.name} accesses {accessed.name} of {size} elements at {offset}", stage="bounds check"
+        )
+
+    def address(self, name: str) -> int:
+        """The address of a kernel's function."""
+        return self._library.address(name)

@@ -1,0 +1,1 @@
+"""Kernel IR, and the schedules that turn fusion regions into it."""
