@@ -193,10 +193,6 @@ def _shared(attributes: Attributes) -> Attributes:
     return {name: attributes[name] for name in _WINDOW}
 
 
-def _convolution(b: GraphBuilder, x: Value, w: Value, shared: Attributes) -> Value:
-    return b.op("convolution", x, w, attributes=shared)
-
-
 def _for_input(b: GraphBuilder, dy: Value, w: Value, like: Value, shared: Attributes) -> Value:
     return b.op("convolution_input_gradient", dy, w, attributes={**shared, "input_shape": like.shape})
 
@@ -213,11 +209,11 @@ def _convolution_vjp(b: GraphBuilder, g: Value, x: Value, w: Value, shared: Attr
 
 
 def _input_gradient_vjp(b: GraphBuilder, g: Value, dy: Value, w: Value, shared: Attributes) -> _Pair:
-    return _convolution(b, g, w, shared), _for_filter(b, dy, g, w, shared)
+    return b.op("convolution", g, w, attributes=shared), _for_filter(b, dy, g, w, shared)
 
 
 def _filter_gradient_vjp(b: GraphBuilder, g: Value, dy: Value, x: Value, shared: Attributes) -> _Pair:
-    return _convolution(b, x, g, shared), _for_input(b, dy, g, x, shared)
+    return b.op("convolution", x, g, attributes=shared), _for_input(b, dy, g, x, shared)
 
 
 def _vjp(rule: Callable[[GraphBuilder, Value, Value, Value, Attributes], _Pair]) -> Vjp:
