@@ -6,13 +6,19 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from tgc.ir.opdef import OpDef
+from tgc.ops.composite import OPS_COMPOSITE
+from tgc.ops.composite_activation import OPS_COMPOSITE_ACTIVATION
+from tgc.ops.composite_loss import OPS_COMPOSITE_LOSS
+from tgc.ops.composite_norm import OPS_COMPOSITE_NORM
 from tgc.ops.contract import OPS_CONTRACT
 from tgc.ops.convert import OPS_CONVERT
+from tgc.ops.convolve import OPS_CONVOLVE
 from tgc.ops.create import OPS_CREATE
 from tgc.ops.elementwise import OPS_ELEMENTWISE
 from tgc.ops.elementwise_math import OPS_ELEMENTWISE_MATH
 from tgc.ops.movement import OPS_MOVEMENT
 from tgc.ops.reduce import OPS_REDUCE
+from tgc.ops.window import OPS_WINDOW
 
 OPS: Mapping[str, OpDef] = MappingProxyType(
     {
@@ -25,6 +31,12 @@ OPS: Mapping[str, OpDef] = MappingProxyType(
             *OPS_REDUCE,
             *OPS_MOVEMENT,
             *OPS_CONTRACT,
+            *OPS_CONVOLVE,
+            *OPS_WINDOW,
+            *OPS_COMPOSITE,
+            *OPS_COMPOSITE_ACTIVATION,
+            *OPS_COMPOSITE_NORM,
+            *OPS_COMPOSITE_LOSS,
         )
     }
 )
