@@ -29,8 +29,9 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         *("passes.instruments", "passes.pipeline", "passes"),
     ),
     (
+        *("tgc.kernels.scalar_term", "tgc.kernels.vector_math_*", "tgc.kernels.vector_math"),
         *("tgc.kernels.ir", "tgc.kernels.printer", "tgc.kernels.verify", "tgc.kernels.scopes", "tgc.kernels.builder"),
-        *("tgc.kernels.interpreter", "tgc.kernels.program", "tgc.kernels.vector_math", "tgc.kernels.*"),
+        *("tgc.kernels.interpreter", "tgc.kernels.program", "tgc.kernels.*"),
         *("tgc.kernels.choose", "tgc.kernels"),
     ),
     (

@@ -1,0 +1,56 @@
+"""The table of math functions, by the names that ``ScalarBuilder.math`` takes.
+
+Each is a function of a scalar builder and its arguments, branch-free, for f32 and f64 and any number of lanes.
+Special values are those of C99, Annex F.
+
+>>> import numpy as np
+>>> from tgc.kernels.numpy_scalar import NumpyScalarBuilder
+>>> print(MATH["exp"](NumpyScalarBuilder(), np.float32([0.0, 1.0, -np.inf])))
+[1.        2.7182817 0.       ]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import TypeAlias
+
+from tgc.ir.opdef import Scalar, ScalarBuilder
+from tgc.kernels import vector_math_error as error
+from tgc.kernels import vector_math_exponential as exponential
+from tgc.kernels import vector_math_logarithmic as logarithmic
+from tgc.kernels.scalar_term import Term
+
+MathFunction: TypeAlias = Callable[..., Scalar]
+
+
+def _on_terms(formula: Callable[..., Term]) -> MathFunction:
+    """A formula in terms as a function of a builder and its values."""
+
+    def function(builder: ScalarBuilder, *arguments: Scalar) -> Scalar:
+        return formula(*(Term(builder, x) for x in arguments)).value
+
+    function.__name__, function.__doc__ = formula.__name__, formula.__doc__
+    return function
+
+
+MATH: Mapping[str, MathFunction] = MappingProxyType(
+    {
+        "exp": _on_terms(exponential.exponential),
+        "exp2": _on_terms(exponential.exponential_base_2),
+        "expm1": _on_terms(exponential.exponential_minus_one),
+        "sinh": _on_terms(exponential.hyperbolic_sine),
+        "cosh": _on_terms(exponential.hyperbolic_cosine),
+        "tanh": _on_terms(exponential.hyperbolic_tangent),
+        "sigmoid": _on_terms(exponential.sigmoid),
+        "log": _on_terms(logarithmic.logarithm),
+        "log2": _on_terms(logarithmic.logarithm_base_2),
+        "log10": _on_terms(logarithmic.logarithm_base_10),
+        "log1p": _on_terms(logarithmic.logarithm_one_plus),
+        "logaddexp": _on_terms(logarithmic.logaddexp),
+        "asinh": _on_terms(logarithmic.inverse_hyperbolic_sine),
+        "acosh": _on_terms(logarithmic.inverse_hyperbolic_cosine),
+        "atanh": _on_terms(logarithmic.inverse_hyperbolic_tangent),
+        "erf": _on_terms(error.error_function),
+    }
+)

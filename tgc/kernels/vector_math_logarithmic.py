@@ -1,0 +1,153 @@
+"""Logarithms and inverse hyperbolic functions: x = 2^e·(1 + f) with √½ ≤ 1 + f < √2, and log(1 + f) = f + c(f).
+
+In f32 c is a minimax polynomial, in f64 it is in terms of s = f / (2 + f), as in FreeBSD's msun: the polynomial in f
+would have 20 terms. Adding f last keeps the error below one ulp.
+"""
+
+from __future__ import annotations
+
+import math
+
+from tgc.kernels.scalar_term import Term, polynomial, where
+from tgc.kernels.vector_math_exponential import exponential_not_positive
+
+# (log(1 + f) - f + f²/2) / f³ on [√½ - 1, √2 - 1], error 2^-27.3 of log(1 + f)
+_LOG_SINGLE = (0.3333333134651184, -0.250008225440979, 0.20001259446144104, -0.1662331223487854, 0.14201173186302185,
+               -0.1316029578447342, 0.12764447927474976, -0.07636160403490067)  # fmt: skip
+# (2 artanh(s) / s - 2) / s² in s² on |s| <= 0.1716, error 2^-58.5
+_LOG_DOUBLE = (0.6666666666666734, 0.3999999999941663, 0.2857142874203134, 0.222221986047054, 0.18183562869535944,
+               0.15314084391243277, 0.14795637561692915)  # fmt: skip
+
+# in two parts each: of log 2 and log10 2 the products of the first with any exponent are exact
+_LN2_SINGLE, _LN2_DOUBLE = (0.693145751953125, 1.428606765330187e-06), (0.6931471805598903, 5.497923018708371e-14)
+_LOG10_2_SINGLE = (0.301025390625, 4.605039066518657e-06)
+_LOG10_2_DOUBLE = (0.30102999566383914, 1.42050232272661e-13)
+_LOG2_E_SINGLE = (1.4426950216293335, 1.925963033500011e-08)
+_LOG2_E_DOUBLE = (1.4426950408889634, 2.0355273740931033e-17)
+_LOG10_E_SINGLE = (0.4342944920063019, -1.0103049952192578e-08)
+_LOG10_E_DOUBLE = (0.4342944819032518, 1.098319650216765e-17)
+
+
+def _parts(x: Term, single: tuple[float, float], double: tuple[float, float]) -> tuple[float, float]:
+    return single if x.dtype.bits == 32 else double
+
+
+def split_mantissa(x: Term) -> tuple[Term, Term]:
+    """(e, 1 + f) with x = 2^e·(1 + f) for a positive normal x; e is a float."""
+    layout = x.format
+    # shifts the ends of binades to √½ times powers of two
+    root = x.constant(math.sqrt(0.5)).bits()
+    shifted = x.bits() - root + (layout.bias << layout.mantissa)
+    mantissa = ((shifted & (1 << layout.mantissa) - 1) + root).bitcast(x.dtype)
+    biased = (shifted >> layout.mantissa) | x.constant(2.0**layout.mantissa).bits()
+    return biased.bitcast(x.dtype) - (2.0**layout.mantissa + layout.bias), mantissa
+
+
+def split_positive(x: Term) -> tuple[Term, Term]:
+    """:func:`split_mantissa` of any positive finite x."""
+    subnormal = x < x.format.smallest_normal
+    precision = x.format.mantissa + 1
+    e, mantissa = split_mantissa(where(subnormal, x * 2.0**precision, x))
+    return where(subnormal, e - float(precision), e), mantissa
+
+
+def correction(f: Term) -> Term:
+    """log(1 + f) - f."""
+    square = f * f
+    if f.dtype.bits == 32:
+        return square * polynomial(f, _LOG_SINGLE).multiply_add(f, -0.5)
+    s = f / (f + 2.0)
+    half, squared = square * 0.5, s * s
+    return s.multiply_add(squared.multiply_add(polynomial(squared, _LOG_DOUBLE), half), -half)
+
+
+def _special(x: Term, result: Term) -> Term:
+    """The logarithm of zero, of negative numbers, of infinity and NaN."""
+    result = where(x < math.inf, result, x)
+    return where(x > 0.0, result, where(x.equals(0.0), -math.inf, where(x < 0.0, math.nan, x)))
+
+
+def logarithm(x: Term) -> Term:
+    """log x, to 1 ulp."""
+    e, mantissa = split_positive(x)
+    return _special(x, _natural(e, mantissa - 1.0))
+
+
+def _natural(e: Term, f: Term) -> Term:
+    """e·ln 2 + log(1 + f)."""
+    high, low = _parts(e, _LN2_SINGLE, _LN2_DOUBLE)
+    return e.multiply_add(high, f + e.multiply_add(low, correction(f)))
+
+
+def logarithm_base_2(x: Term) -> Term:
+    """log2 x; exact for powers of two."""
+    e, mantissa = split_positive(x)
+    f = mantissa - 1.0
+    high, low = _parts(x, _LOG2_E_SINGLE, _LOG2_E_DOUBLE)
+    return _special(x, e + f.multiply_add(high, f.multiply_add(low, correction(f) * high)))
+
+
+def logarithm_base_10(x: Term) -> Term:
+    """log10 x."""
+    e, mantissa = split_positive(x)
+    f = mantissa - 1.0
+    high, low = _parts(x, _LOG10_E_SINGLE, _LOG10_E_DOUBLE)
+    high_2, low_2 = _parts(x, _LOG10_2_SINGLE, _LOG10_2_DOUBLE)
+    small = e.multiply_add(low_2, f.multiply_add(low, correction(f) * high))
+    return _special(x, e.multiply_add(high_2, f.multiply_add(high, small)))
+
+
+def _log1p(x: Term) -> Term:
+    """log(1 + x) for finite x > -1, and for x >= 0 whatever it is."""
+    layout = x.format
+    u = x + 1.0
+    # what the rounding of 1 + x lost, exactly
+    lost = where(x < 1.0, x - (u - 1.0), 1.0 - (u - x))
+    e, mantissa = split_mantissa(u)
+    small = x < 2.0 ** (layout.mantissa + 2)
+    # 2^-e; (e + 2^p) holds e in its low bits
+    inverse = (x.constant(1.5 * 2.0**layout.mantissa + layout.bias) - e).bits() << layout.mantissa
+    scaled = where(small, lost * inverse.bitcast(x.dtype), 0.0)
+    return _natural(e, (mantissa - 1.0) + scaled)
+
+
+def logarithm_one_plus(x: Term) -> Term:
+    """log(1 + x); x itself near 0, which keeps the sign of zero."""
+    result = where(x < math.inf, _log1p(x), x)
+    result = where(x > -1.0, result, where(x.equals(-1.0), -math.inf, where(x < -1.0, math.nan, x)))
+    return where(x.abs() < x.pick(2.0**-25, 2.0**-54), x, result)
+
+
+def logaddexp(a: Term, b: Term) -> Term:
+    """log(e^a + e^b) = max(a, b) + log(1 + e^-|a - b|); its error is relative to the larger of both terms."""
+    # equal infinities have no difference
+    distance = where(a.equals(b), 0.0, (a - b).abs())
+    return where(a > b, a, b) + _log1p(exponential_not_positive(-distance))
+
+
+def inverse_hyperbolic_sine(x: Term) -> Term:
+    """asinh |x| = log(1 + |x| + x² / (1 + √(x² + 1))), and log(2|x|) for large x."""
+    a = x.abs()
+    large = a > x.pick(2.0**28, 2.0**56)
+    square = a * a
+    argument = where(large, a, a + square / ((square + 1.0).sqrt() + 1.0))
+    result = _log1p(argument) + where(large, x.constant(math.log(2.0)), 0.0)
+    return where(a < math.inf, where(a < x.pick(2.0**-12, 2.0**-27), a, result), a).with_sign(x)
+
+
+def inverse_hyperbolic_cosine(x: Term) -> Term:
+    """acosh x = log(1 + t + √(2t + t²)) with t = x - 1, and log(2x) for large x."""
+    large = x > x.pick(2.0**28, 2.0**56)
+    t = x - 1.0
+    argument = where(large, x, t + t.multiply_add(t, t + t).sqrt())
+    result = _log1p(argument) + where(large, x.constant(math.log(2.0)), 0.0)
+    return where(x < math.inf, where(x < 1.0, math.nan, result), x)
+
+
+def inverse_hyperbolic_tangent(x: Term) -> Term:
+    """atanh |x| = ½ log(1 + 2|x| / (1 - |x|))."""
+    a = x.abs()
+    argument = (a + a) / (1.0 - a)
+    result = where(argument < math.inf, _log1p(argument) * 0.5, argument)
+    result = where(a > 1.0, math.nan, result)
+    return where(a < x.pick(2.0**-12, 2.0**-27), a, result).with_sign(x)
