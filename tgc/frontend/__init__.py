@@ -1,0 +1,1 @@
+"""The DSL: lazy tensors, tracing, compiled functions and transformations of functions."""

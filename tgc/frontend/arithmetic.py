@@ -1,0 +1,219 @@
+"""Operators of tensors: promotion, broadcasting, and one method per Python operator."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from tgc.dtypes import DType, bool_, f32, i64, promote
+from tgc.errors import DTypeError, TraceError, UserError
+from tgc.frontend.base import BaseTensor
+from tgc.frontend.trace import current, gradients_enabled
+from tgc.ir.builder import Builder
+from tgc.ir.graph import Value
+from tgc.location import user_site
+
+if TYPE_CHECKING:
+    from tgc.frontend.tensor import Tensor
+
+    Operand = "Tensor | bool | int | float"
+
+
+def scalar_dtype(value: bool | int | float, other: DType) -> DType:
+    """The dtype of a Python scalar beside a tensor of ``other``: weak, it only changes the kind upwards."""
+    if isinstance(value, bool):
+        return other
+    if isinstance(value, int):
+        return i64 if other is bool_ else other
+    return other if other.is_float else f32
+
+
+class Arithmetic(BaseTensor):
+    """Elementwise operators with the Array API's promotion; a Python scalar takes the tensor's dtype within its kind."""
+
+    __slots__ = ()
+
+    __array_priority__ = 1000
+
+    def elementwise(self, op: str, *others: Any, dtype: DType | None = None, reverse: bool = False) -> Self:
+        """The map ``op`` on this tensor and ``others`` (tensors, arrays or scalars), promoted and broadcast.
+
+        ``dtype``: what operands are cast to, instead of what they promote to.
+        """
+        operands = [self, *others]
+        if reverse:
+            operands.reverse()
+        return apply_map(self, op, operands, dtype)
+
+    def _binary(self, op: str, other: Any, *, reverse: bool = False) -> Self:
+        if not isinstance(other, (BaseTensor, bool, int, float, np.ndarray, np.generic)):
+            return NotImplemented  # type: ignore[no-any-return]
+        return self.elementwise(op, other, reverse=reverse)
+
+    def __add__(self, other: Any) -> Self:
+        return self._binary("add", other)
+
+    def __radd__(self, other: Any) -> Self:
+        return self._binary("add", other, reverse=True)
+
+    def __sub__(self, other: Any) -> Self:
+        return self._binary("sub", other)
+
+    def __rsub__(self, other: Any) -> Self:
+        return self._binary("sub", other, reverse=True)
+
+    def __mul__(self, other: Any) -> Self:
+        return self._binary("mul", other)
+
+    def __rmul__(self, other: Any) -> Self:
+        return self._binary("mul", other, reverse=True)
+
+    def _divide(self, other: Any, reverse: bool) -> Self:
+        if not isinstance(other, (BaseTensor, bool, int, float, np.ndarray, np.generic)):
+            return NotImplemented  # type: ignore[no-any-return]
+        mine = self if self.dtype.is_float else self.cast_to(f32)
+        return mine._binary("div", other, reverse=reverse)
+
+    def __truediv__(self, other: Any) -> Self:
+        return self._divide(other, reverse=False)
+
+    def __rtruediv__(self, other: Any) -> Self:
+        return self._divide(other, reverse=True)
+
+    def __floordiv__(self, other: Any) -> Self:
+        return self._binary("floor_divide", other)
+
+    def __rfloordiv__(self, other: Any) -> Self:
+        return self._binary("floor_divide", other, reverse=True)
+
+    def __mod__(self, other: Any) -> Self:
+        return self._binary("remainder", other)
+
+    def __rmod__(self, other: Any) -> Self:
+        return self._binary("remainder", other, reverse=True)
+
+    def __pow__(self, other: Any) -> Self:
+        if isinstance(other, (int, float)) and other == 2:
+            return self.apply("square")
+        return self._binary("pow", other)
+
+    def __rpow__(self, other: Any) -> Self:
+        return self._binary("pow", other, reverse=True)
+
+    def __and__(self, other: Any) -> Self:
+        return self._binary("bitwise_and", other)
+
+    def __or__(self, other: Any) -> Self:
+        return self._binary("bitwise_or", other)
+
+    def __xor__(self, other: Any) -> Self:
+        return self._binary("bitwise_xor", other)
+
+    def __lshift__(self, other: Any) -> Self:
+        return self._binary("shift_left", other)
+
+    def __rshift__(self, other: Any) -> Self:
+        return self._binary("shift_right", other)
+
+    def __invert__(self) -> Self:
+        return self.apply("logical_not" if self.dtype is bool_ else "bitwise_not")
+
+    def __neg__(self) -> Self:
+        return self.apply("neg")
+
+    def __pos__(self) -> Self:
+        return self
+
+    def __abs__(self) -> Self:
+        return self.apply("abs")
+
+    def __eq__(self, other: object) -> Self:  # type: ignore[override]
+        return self._binary("eq", other)
+
+    def __ne__(self, other: object) -> Self:  # type: ignore[override]
+        return self._binary("ne", other)
+
+    def __lt__(self, other: Any) -> Self:
+        return self._binary("lt", other)
+
+    def __le__(self, other: Any) -> Self:
+        return self._binary("le", other)
+
+    def __gt__(self, other: Any) -> Self:
+        return self._binary("gt", other)
+
+    def __ge__(self, other: Any) -> Self:
+        return self._binary("ge", other)
+
+    __hash__ = BaseTensor.__hash__
+
+    def cast_to(self, dtype: DType) -> Self:
+        """The tensor in another dtype; itself if it has it already."""
+        return self if self.dtype is dtype else self.apply("cast", attributes={"dtype": dtype})
+
+    def _concrete(self, what: str) -> np.generic:
+        if self.shape != ():
+            raise UserError(
+                f"{what} needs a tensor of rank 0, not {self.type}", hint="reduce it first, for example with .sum()"
+            )
+        return self.array[()]  # type: ignore[no-any-return]
+
+    def __bool__(self) -> bool:
+        if not self.is_concrete and self._epoch is not None and self._epoch is current() and not self._lazy():
+            site = user_site()
+            raise TraceError(
+                f"the truth of a traced tensor ({self.type}) is not known while its function is being recorded",
+                hint="use tgc.where(condition, a, b), tgc.cond or tgc.while_loop instead of Python's if and while",
+                location=site.resolve() if site else None,
+            )
+        return bool(self._concrete("bool()"))
+
+    def _lazy(self) -> bool:
+        return hasattr(self._epoch, "pending")
+
+    def __float__(self) -> float:
+        return float(self._concrete("float()"))  # type: ignore[arg-type]
+
+    def __int__(self) -> int:
+        return int(self._concrete("int()"))  # type: ignore[call-overload, no-any-return]
+
+    def __index__(self) -> int:
+        if not self.dtype.is_integer:
+            raise DTypeError(f"an index needs an integer, not {self.type}")
+        return int(self)
+
+
+def apply_map(first: Arithmetic, op: str, operands: list[Any], dtype: DType | None) -> Any:
+    """A map over tensors, arrays and scalars: one dtype, one shape, one node."""
+    trace = current()
+    target = dtype or common_dtype(operands)
+    builder = trace.builder
+    builder.place = user_site()
+    values = [_operand(builder, trace, operand, target) for operand in operands]
+    gradient = gradients_enabled() and any(isinstance(o, BaseTensor) and o.requires_grad for o in operands)
+    return first._wrap(trace, builder.map(op, *values), gradient)
+
+
+def common_dtype(operands: list[Any]) -> DType:
+    """What the operands of a map promote to."""
+    strong: DType | None = None
+    for operand in operands:
+        if isinstance(operand, (np.ndarray, np.generic)):
+            raise UserError(
+                "a NumPy array beside a tensor is ambiguous", hint="wrap it first: tgc.tensor(array)"
+            )
+        if isinstance(operand, BaseTensor):
+            strong = operand.dtype if strong is None else promote(strong, operand.dtype)
+    if strong is None:
+        raise UserError("an elementwise operation needs a tensor")
+    for operand in operands:
+        if not isinstance(operand, BaseTensor):
+            strong = scalar_dtype(operand, strong)
+    return strong
+
+
+def _operand(builder: Builder, trace: Any, operand: Any, dtype: DType) -> Value:
+    if isinstance(operand, BaseTensor):
+        return builder.cast(operand.value_in(trace), dtype)
+    return builder.constant(operand, dtype)

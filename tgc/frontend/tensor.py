@@ -1,0 +1,102 @@
+"""Tensors: values, lazily computed."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import numpy as np
+
+from tgc.dtypes import DType, bool_, f32, from_numpy, i64
+from tgc.errors import UserError
+from tgc.frontend.arithmetic import Arithmetic
+from tgc.frontend.base import BaseTensor, MutableTensor
+from tgc.frontend.trace import Trace, copied, no_grad
+from tgc.ir.graph import Array, Value
+
+__all__ = ["Tensor", "no_grad", "tensor"]
+
+
+class Tensor(Arithmetic):
+    """An n-dimensional array whose values are computed when somebody looks.
+
+    Operations record a graph; ``numpy()``, ``float()``, ``print`` and the like compile and run it. Tensors are values: they
+    never change and never share memory with anything else.
+
+    >>> import tgc
+    >>> x = tgc.tensor([[1.0, 2.0], [3.0, 4.0]])
+    >>> (x + 1).numpy()
+    array([[2., 3.],
+           [4., 5.]], dtype=float32)
+    """
+
+    __slots__ = ()
+
+    def _wrap(self, trace: Trace, value: Value, requires_grad: bool) -> Self:
+        return Tensor._recorded(trace, value, requires_grad)  # type: ignore[return-value]
+
+    def numpy(self) -> Array:
+        """The values, as a NumPy array of one's own."""
+        return copied(self.array)
+
+    def item(self) -> bool | int | float:
+        """The only value, as a Python number."""
+        return self.array.item()  # type: ignore[no-any-return]
+
+    def detach(self) -> Tensor:
+        """The same values, not connected to what they were computed from."""
+        with no_grad():
+            return self.apply("barrier")
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
+        return self.numpy() if dtype is None else self.numpy().astype(dtype)
+
+    def __len__(self) -> int:
+        if not self.shape or not isinstance(self.shape[0], int):
+            raise UserError(f"{self.type} has no known length")
+        return self.shape[0]
+
+    def __repr__(self) -> str:
+        if not self.is_concrete and not self._lazy():
+            return f"tensor({self.type}, traced)"
+        values = np.array2string(self.array, separator=", ", prefix="tensor(")
+        return f"tensor({values}, dtype={self.dtype.name})"
+
+    def __matmul__(self, other: Any) -> Self:
+        return self._product(other, reverse=False)
+
+
+class Variable(MutableTensor, Tensor):
+    """A tensor that can be assigned: state of modules and optimisers."""
+
+    __slots__ = ()
+
+    def numpy(self) -> Array:
+        """A copy of the present values."""
+        return copied(self.array)
+
+
+def tensor(data: Any, *, dtype: DType | None = None, requires_grad: bool = False) -> Tensor:
+    """A tensor with a copy of ``data``: a number, nested sequences, or a NumPy array.
+
+    Python floats become f32, integers i64; an array keeps its dtype. Raises DTypeError for arrays of other dtypes.
+
+    >>> import tgc
+    >>> tgc.tensor([1, 2]).dtype
+    tgc.i64
+    """
+    if isinstance(data, BaseTensor):
+        data = data.array
+    array = np.asarray(data)
+    if dtype is None:
+        dtype = from_numpy(array.dtype) if isinstance(data, (np.ndarray, np.generic)) else _default(array)
+    return Tensor(np.array(array, dtype=dtype.numpy, order="C"), requires_grad=requires_grad)
+
+
+def _default(array: Array) -> DType:
+    if array.dtype.kind == "b":
+        return bool_
+    if array.dtype.kind in "iu":
+        return i64
+    if array.dtype.kind == "f":
+        return f32
+    raise UserError(f"data of NumPy dtype {array.dtype} cannot become a tensor", hint="pass numbers or booleans")

@@ -1,0 +1,257 @@
+"""Recording: which graph an operation goes to, and what its leaves are.
+
+Outside of ``jit`` operations go to the thread's :class:`Epoch`: a graph that grows until somebody looks at a value; then
+everything live in it is computed together and a new epoch begins. Inside of ``jit`` and ``export`` they go to a
+:class:`FunctionTrace`, whose leaves are arguments, state and constants.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from passes.base import substitute
+from tgc.compiler import CompiledFunction, compile_function
+from tgc.dtypes import from_numpy
+from tgc.errors import TraceError
+from tgc.ir.builder import Builder
+from tgc.ir.graph import EMPTY, Array, Attributes, Function, Graph, Value, literal, parameter, state
+from tgc.ir.types import TensorType
+from tgc.location import user_site
+from tgc.ops import OPS
+
+if TYPE_CHECKING:
+    from tgc.frontend.base import BaseTensor
+
+_PLACEHOLDERS = 1 << 40  # parameters from this index on stand for values that are not known yet
+
+
+class Leaf(Protocol):
+    """What can be a leaf of a graph: something with an array."""
+
+    @property
+    def type(self) -> TensorType: ...
+    @property
+    def array(self) -> Array: ...
+
+
+class Trace:
+    """A graph under construction. Subclasses say what a concrete tensor is in it."""
+
+    def __init__(self) -> None:
+        self.builder = Builder(OPS)
+        self.closed = False
+        self._placeholders = 0
+
+    def leaf(self, tensor: BaseTensor) -> Value:
+        """The value that stands for a tensor from outside."""
+        raise NotImplementedError
+
+    def placeholder(self, type: TensorType) -> Value:
+        """A parameter that :meth:`substitute` will replace: what a function is traced on before its arguments are known."""
+        self._placeholders += 1
+        return parameter(_PLACEHOLDERS + self._placeholders, type)
+
+    def substitute(self, results: Sequence[Value], replacements: dict[Value, Value]) -> tuple[Value, ...]:
+        """``results`` with values replaced."""
+        return substitute(self.builder, results, replacements)
+
+    def record(self, op: str, operands: Sequence[Value], attributes: Attributes = EMPTY) -> tuple[Value, ...]:
+        """The results of an op, located at the innermost line of the user's code."""
+        self.builder.place = user_site()
+        return self.builder.results(op, *operands, attributes=attributes)
+
+
+class Epoch(Trace):
+    """The lazy graph of a thread, between two evaluations. Leaves are numbered by first use."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.leaves: list[BaseTensor] = []
+        self.versions: list[int] = []
+        self.pending: list[weakref.ref[BaseTensor]] = []
+        self._numbers: dict[int, Value] = {}
+
+    def leaf(self, tensor: BaseTensor) -> Value:
+        known = self._numbers.get(id(tensor))
+        if known is not None:
+            return known
+        value = parameter(len(self.leaves), tensor.type)
+        self.leaves.append(tensor)
+        self.versions.append(tensor.version)
+        self._numbers[id(tensor)] = value
+        return value
+
+    def live(self) -> list[BaseTensor]:
+        """The tensors that somebody still holds and that have no array yet."""
+        found = (reference() for reference in self.pending)
+        return [t for t in found if t is not None and not t.is_concrete]
+
+
+class FunctionTrace(Trace):
+    """The graph of a function that is compiled once: ``arguments`` are its parameters.
+
+    Mutable tensors become state in the order of first use, other tensors constants.
+    """
+
+    def __init__(self, arguments: Sequence[TensorType]) -> None:
+        super().__init__()
+        self.parameters = tuple(parameter(i, type) for i, type in enumerate(arguments))
+        self.state: list[BaseTensor] = []
+        self.constants: list[BaseTensor] = []
+        self.assigned: dict[int, Value] = {}
+        self.touched: dict[int, Any] = {}
+        self._leaves: dict[int, Value] = {}
+
+    def leaf(self, tensor: BaseTensor) -> Value:
+        key = id(tensor)
+        known = self.assigned.get(key) or self._leaves.get(key)
+        if known is not None:
+            return known
+        if tensor.is_mutable:
+            value = state(f"s{len(self.state)}", tensor.type)
+            self.state.append(tensor)
+        else:
+            tensor.array  # noqa: B018 - evaluates it
+            value = literal(f"c{len(self.constants)}", tensor.type)
+            self.constants.append(tensor)
+        self._leaves[key] = value
+        return value
+
+    def assign(self, tensor: BaseTensor, value: Value) -> None:
+        """From here on the state has another value; the caller's tensor changes when the compiled function has run."""
+        self.leaf(tensor)
+        self.assigned[id(tensor)] = value
+
+    def assignments(self) -> tuple[tuple[int, Value], ...]:
+        """(number of the state, new value), where it differs from the old one."""
+        found = ((i, self.assigned.get(id(t))) for i, t in enumerate(self.state))
+        return tuple((i, v) for i, v in found if v is not None and v != self._leaves[id(self.state[i])])
+
+
+class Session:
+    """What a process remembers between evaluations: compiled graphs by their results, bounded in number."""
+
+    most = 4096
+
+    def __init__(self) -> None:
+        self._compiled: dict[tuple[Value, ...], CompiledFunction] = {}
+        self._lock = threading.Lock()
+
+    def evaluate(self, outputs: tuple[Value, ...], leaves: Sequence[Leaf], epoch: Trace) -> Sequence[Array]:
+        """The arrays of ``outputs``, computed by one native call."""
+        compiled = self._compiled.get(outputs)
+        if compiled is None:
+            graph = Graph(tuple(parameter(i, leaf.type) for i, leaf in enumerate(leaves)), outputs)
+            compiled = compile_function(
+                Function("lazy", graph, constraints=tuple(epoch.builder.constraints)), locations=epoch.builder.locations
+            )
+            with self._lock:
+                if len(self._compiled) >= self.most:
+                    del self._compiled[next(iter(self._compiled))]
+                self._compiled[outputs] = compiled
+        return compiled.run([leaf.array for leaf in leaves[: compiled.arity]])
+
+
+_SESSION = Session()
+_CURRENT: ContextVar[Trace | None] = ContextVar("trace", default=None)
+_GRADIENTS: ContextVar[bool] = ContextVar("gradients", default=True)
+
+
+def current() -> Trace:
+    """The trace that operations are recorded in."""
+    trace = _CURRENT.get()
+    if trace is None:
+        trace = Epoch()
+        _CURRENT.set(trace)
+    return trace
+
+
+def function_trace() -> FunctionTrace | None:
+    """The trace of the enclosing ``jit`` or ``export``, if there is one."""
+    trace = _CURRENT.get()
+    return trace if isinstance(trace, FunctionTrace) else None
+
+
+@contextmanager
+def tracing(trace: Trace) -> Iterator[Trace]:
+    """Records in ``trace``; at the end the trace is closed and its tensors cannot be used any more."""
+    token = _CURRENT.set(trace)
+    try:
+        yield trace
+    finally:
+        trace.closed = True
+        _CURRENT.reset(token)
+
+
+@contextmanager
+def no_grad() -> Iterator[None]:
+    """Nothing computed in the block takes part in ``backward``.
+
+    >>> import tgc
+    >>> w = tgc.nn.Parameter([1.0])
+    >>> with tgc.no_grad():
+    ...     y = w * 2
+    >>> y.requires_grad
+    False
+    """
+    token = _GRADIENTS.set(False)
+    try:
+        yield
+    finally:
+        _GRADIENTS.reset(token)
+
+
+def gradients_enabled() -> bool:
+    """Whether operations are recorded for ``backward``."""
+    return _GRADIENTS.get()
+
+
+def evaluate(epoch: Epoch) -> None:
+    """Computes every live tensor of the epoch and ends it."""
+    live = epoch.live()
+    if _CURRENT.get() is epoch:
+        _CURRENT.set(None)
+    epoch.closed = True
+    if not live:
+        return
+    outputs: dict[Value, int] = {}
+    for tensor in live:
+        outputs.setdefault(tensor.recorded, len(outputs))
+    arrays = _SESSION.evaluate(tuple(outputs), epoch.leaves, epoch)
+    for tensor in live:
+        tensor.settle(arrays[outputs[tensor.recorded]])
+
+
+def evaluate_pending() -> None:
+    """Computes whatever is recorded and live in the current thread, if it is not inside of a compiled function."""
+    trace = _CURRENT.get()
+    if isinstance(trace, Epoch):
+        evaluate(trace)
+
+
+def type_of(array: Array) -> TensorType:
+    """The type of a NumPy array; DTypeError for a dtype that tgc does not have."""
+    return TensorType(from_numpy(array.dtype), array.shape)
+
+
+def copied(array: Array) -> Array:
+    """A row-major copy that nobody else holds."""
+    return np.array(array, order="C", copy=True)
+
+
+Finder = Callable[[], str]
+
+
+def leaked(what: str) -> TraceError:
+    """The error for a tensor that outlived the function in which it was recorded."""
+    return TraceError(
+        f"{what} was computed inside of a compiled function and ended with it",
+        hint="return the tensor from the function, or assign it to a parameter or buffer",
+    )

@@ -1,0 +1,330 @@
+"""From a planned function to a program: which kernel runs when, on which addresses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from passes.base import all_nodes
+from passes.memory_plan import ALIGNMENT, aligned, carried, execution_order, root, value_bytes
+from tgc.dtypes import i64
+from tgc.errors import CompilerBug
+from tgc.ir.dims import Dim, dim_max, symbol, symbols
+from tgc.ir.graph import Attribute, Constant, Function, Graph, Node, State, Value
+from tgc.ir.kinds import FusionKind
+from tgc.ir.opdef import OpTable
+from tgc.ir.types import TensorType
+from tgc.kernels.builder import KernelBuilder
+from tgc.kernels.choose import lower
+from tgc.kernels.ir import Kernel
+from tgc.kernels.lowering import Lowering, Stage
+from tgc.kernels.program import Address, Branch, Constraint, Copy, Launch, Program, ProgramValue, Repeat, Step, While
+from tgc.target import Target
+
+
+@dataclass
+class KernelLibrary:
+    """The kernels of a module, equal ones once. ``sources``: which fusion node each kernel name came from first."""
+
+    table: OpTable
+    target: Target
+    prefix: str = "k"
+    kernels: dict[str, Kernel] = field(default_factory=dict)
+    sources: dict[str, Node] = field(default_factory=dict)
+    _lowered: dict[object, Lowering] = field(default_factory=dict)
+
+    def lowering(self, node: Node) -> Lowering:
+        """The kernels of a fusion node."""
+        kind, region = FusionKind(node.attributes["kind"]), node.regions[0]
+        key = (kind, region)
+        found = self._lowered.get(key)
+        if found is None:
+            name = f"{self.prefix}{len(self._lowered)}_{_title(region)}"
+            found = lower(kind, region, name=name, target=self.target, table=self.table)
+            self._lowered[key] = found
+            for stage in found.stages:
+                self.kernels[stage.kernel.name] = stage.kernel
+                self.sources[stage.kernel.name] = node
+        return found
+
+    def counter(self) -> Stage:
+        """A kernel that writes the value of its symbol ``i`` to an i64."""
+        found = self._lowered.get("counter")
+        if found is None:
+            builder = KernelBuilder(f"{self.prefix}_counter", count=1)
+            out = builder.buffer("r0", i64, 1, "write")
+            builder.store(out, 0, builder.index(symbol("i")))
+            kernel = builder.finish()
+            found = self._lowered["counter"] = Lowering((Stage(kernel, 1),))
+            self.kernels[kernel.name] = kernel
+        return found.stages[0]
+
+
+def _title(region: Graph) -> str:
+    ops = [n.op for n in region.nodes() if n.op not in ("parameter", "constant", "broadcast", "iota", "cast")]
+    return "_".join(dict.fromkeys(ops))[:48] or "copy"
+
+
+def program_of(
+    function: Function,
+    library: KernelLibrary,
+    *,
+    state: Mapping[str, State],
+    constants: Mapping[str, Constant],
+    ranges: Mapping[str, tuple[int, int | None]],
+) -> Program:
+    """The program of a planned function. Its inputs, outputs, state and constants are in the order of the function's
+    parameters and results and of the mappings; only the state and constants that it uses are among them."""
+    return _Assembler(function, library, state, constants, ranges).run()
+
+
+class _Scope:
+    """Where the values of a function or region are: parameters given, results wanted, arena from ``base`` on."""
+
+    def __init__(self, graph_parameters: Sequence[Address], results: Sequence[Address | None], base: Dim) -> None:
+        self.parameters = tuple(graph_parameters)
+        self.results = tuple(results)
+        self.base = base
+
+
+class _Assembler:
+    def __init__(
+        self,
+        function: Function,
+        library: KernelLibrary,
+        state: Mapping[str, State],
+        constants: Mapping[str, Constant],
+        ranges: Mapping[str, tuple[int, int | None]],
+    ) -> None:
+        if function.workspace is None:
+            raise CompilerBug("memory is not planned", stage="programs")
+        self.function = function
+        self.library = library
+        self.ranges = ranges
+        nodes = function.nodes()
+        used = {(n.op, n.attributes["name"]) for n in nodes if n.op in ("state", "literal")}
+        assigned = {name for name, _ in function.assigns}
+        self.state = {n: s for n, s in state.items() if ("state", n) in used or n in assigned}
+        self.constants = {n: c for n, c in constants.items() if ("literal", n) in used}
+        self.state_index = {name: i for i, name in enumerate(self.state)}
+        self.constant_index = {name: i for i, name in enumerate(self.constants)}
+        loops = sum(n.op == "scan" for n in all_nodes(function.outputs))
+        self.counters: Dim = function.workspace
+        # each loop's counter has a line of its own between the arena and the temporaries
+        self.temporaries: Dim = function.workspace + loops * ALIGNMENT
+        self.workspace: Dim = self.temporaries
+        self.iterations = 0
+
+    def run(self) -> Program:
+        function = self.function
+        scope = _Scope(
+            [Address("input", i) for i in range(len(function.parameters))],
+            [Address("output", i) for i in range(len(function.results))],
+            0,
+        )
+        table = self.library.table
+        order = execution_order(function.outputs, table, [v for _, v in function.assigns])
+        steps, where = self._steps(order, scope)
+        steps += self._deliver(scope, function.results, where)
+        steps += self._assign(where)
+        inputs = _values(_names(function, len(function.parameters)), [v.type for v in function.parameters])
+        names = function.result_names or tuple(f"out{i}" for i in range(len(function.results)))
+        outputs = _values(names, [v.type for v in function.results])
+        held = _values(tuple(self.state), [s.type for s in self.state.values()])
+        return Program(
+            function.name,
+            inputs,
+            outputs,
+            held,
+            _values(tuple(self.constants), [c.type for c in self.constants.values()]),
+            self._symbols(inputs + held),
+            self._constraints(inputs),
+            tuple(steps),
+            self.workspace,
+        )
+
+    def _symbols(self, values: Sequence[ProgramValue]) -> tuple[str, ...]:
+        found: dict[str, None] = {}
+        for value in values:
+            for d in value.shape:
+                found.update(dict.fromkeys(sorted(symbols(d))))
+        return tuple(found)
+
+    def _constraints(self, inputs: Sequence[ProgramValue]) -> tuple[Constraint, ...]:
+        found = [
+            Constraint(c.left, "==", c.right, f"{c.because}: {c.left} and {c.right} must be equal")
+            for c in self.function.constraints
+        ]
+        used = set().union(*(symbols(d) for v in inputs for d in v.shape)) if inputs else set()
+        for name, (low, high) in sorted(self.ranges.items()):
+            if name not in used:
+                continue
+            if low:
+                found.append(Constraint(low, "<=", symbol(name), f"{name} must be at least {low}"))
+            if high is not None:
+                found.append(Constraint(symbol(name), "<=", high, f"{name} must be at most {high}"))
+        return tuple(found)
+
+    def _steps(self, order: Sequence[Node], scope: _Scope) -> tuple[list[Step], dict[Value, Address]]:
+        where: dict[Value, Address] = {}
+        steps: list[Step] = []
+        for node in order:
+            match node.op:
+                case "parameter":
+                    index = int(node.attributes["index"])  # type: ignore[arg-type]
+                    where[node.result] = scope.parameters[index]
+                case "state":
+                    where[node.result] = Address("state", self.state_index[str(node.attributes["name"])])
+                case "literal":
+                    where[node.result] = Address("constant", self.constant_index[str(node.attributes["name"])])
+                case _:
+                    if root(node.results[0]).node is not node:
+                        where[node.result] = where[node.operands[0]]
+                        continue
+                    operands = [where[v] for v in node.operands]
+                    results = [self._place(p, scope) for p in node.attributes["places"]]  # type: ignore[union-attr]
+                    where.update(zip(node.results, results, strict=True))
+                    steps += self._run(node, operands, results, scope)
+        return steps, where
+
+    def _place(self, place: Attribute, scope: _Scope) -> Address:
+        match place:
+            case ("arena", offset):
+                return Address("workspace", 0, scope.base + offset)
+            case ("result", int(index)):
+                address = scope.results[index]
+                if address is not None:
+                    return address
+            case ("state", str(name)):
+                return Address("state", self.state_index[name])
+        raise CompilerBug(f"{place!r} is no place", stage="programs")
+
+    def _run(self, node: Node, operands: list[Address], results: list[Address], scope: _Scope) -> list[Step]:
+        match node.op:
+            case "fusion":
+                return self._launch(node, operands, results)
+            case "cond":
+                then, otherwise = (
+                    self._region(g, operands[1:], results, self._base(node, scope)) for g in node.regions
+                )
+                return [Branch(operands[0], tuple(then), tuple(otherwise))]
+            case "scan":
+                return self._scan(node, operands, results, scope)
+            case "while_loop":
+                return self._while(node, operands, results, scope)
+        raise CompilerBug(f"{node.op} is not fused", stage="programs")
+
+    def _launch(self, node: Node, operands: list[Address], results: list[Address]) -> list[Step]:
+        lowering = self.library.lowering(node)
+        buffers = {f"p{i}": a for i, a in enumerate(operands)} | {f"r{i}": a for i, a in enumerate(results)}
+        offset = self.temporaries
+        for name, temporary in lowering.temporaries.items():
+            buffers[name] = Address("workspace", 0, offset)
+            offset = offset + aligned(temporary.size * temporary.dtype.itemsize)
+        if lowering.temporaries:
+            self.workspace = dim_max(self.workspace, offset)
+        return [
+            Launch(
+                stage.kernel.name,
+                tuple(buffers[b.name] for b in stage.kernel.buffers),
+                tuple(symbol(s) for s in stage.kernel.symbols),
+                stage.kernel.count,
+                stage.kernel.scratch_bytes,
+                stage.cost,
+            )
+            for stage in lowering.stages
+        ]
+
+    def _base(self, node: Node, scope: _Scope) -> Dim:
+        return scope.base + node.attributes["base"]  # type: ignore[operator]
+
+    def _region(
+        self, graph: Graph, parameters: Sequence[Address], results: Sequence[Address], base: Dim
+    ) -> list[Step]:
+        inner = _Scope(parameters, results, base)
+        steps, where = self._steps(execution_order(graph.results, self.library.table), inner)
+        return steps + self._deliver(inner, graph.results, where)
+
+    def _deliver(self, scope: _Scope, results: Sequence[Value], where: Mapping[Value, Address]) -> list[Step]:
+        """Copies for results that no kernel writes in place: parameters, constants, duplicates."""
+        return [
+            Copy(where[value], target, value_bytes(value.type))
+            for value, target in zip(results, scope.results, strict=True)
+            if target is not None and where[value] != target
+        ]
+
+    def _assign(self, where: Mapping[Value, Address]) -> list[Step]:
+        """Copies to state whose new value was made elsewhere; what comes from state itself is staged first."""
+        staged: list[Step] = []
+        copies: list[Step] = []
+        for name, value in self.function.assigns:
+            source, target = where[value], Address("state", self.state_index[name])
+            if source == target:
+                continue
+            size = value_bytes(value.type)
+            if source.space == "state":
+                stage = Address("workspace", 0, self.workspace)
+                self.workspace = self.workspace + aligned(size)
+                staged.append(Copy(source, stage, size))
+                source = stage
+            copies.append(Copy(source, target, size))
+        return staged + copies
+
+    def _next(self, node: Node, scope: _Scope) -> list[Address]:
+        return [Address("workspace", 0, scope.base + o) for o in node.attributes["next"]]  # type: ignore[union-attr, operator]
+
+    def _scan(self, node: Node, operands: list[Address], results: list[Address], scope: _Scope) -> list[Step]:
+        attributes, region = node.attributes, node.regions[0]
+        carries, sequences = int(attributes["carries"]), int(attributes["sequences"])  # type: ignore[arg-type]
+        length: Dim = attributes["length"]  # type: ignore[assignment]
+        name = f"iteration{self.iterations}"
+        self.iterations += 1
+        at: Dim = (length - 1) - symbol(name) if attributes.get("reverse") else symbol(name)
+
+        def slice_of(address: Address, type: TensorType) -> Address:
+            return replace(address, offset=address.offset + at * value_bytes(type))
+
+        current, following = results[:carries], self._next(node, scope)
+        sizes = [value_bytes(v.type) for v in region.parameters[1 : 1 + carries]]
+        slices = [
+            slice_of(a, v.type)
+            for a, v in zip(operands[carries : carries + sequences], region.parameters[1 + carries :], strict=False)
+        ]
+        outputs = [slice_of(a, v.type) for a, v in zip(results[carries:], region.results[carries:], strict=True)]
+        counter = Address("workspace", 0, self.counters)
+        self.counters = self.counters + ALIGNMENT
+        parameters = [counter, *current, *slices, *operands[carries + sequences :]]
+        body = self._count(region, counter, at)
+        body += self._region(region, parameters, [*following, *outputs], self._base(node, scope))
+        body += [Copy(a, b, s) for a, b, s in zip(following, current, sizes, strict=True)]
+        start: list[Step] = [
+            Copy(a, b, s) for a, b, s in zip(operands[:carries], current, sizes, strict=True) if a != b
+        ]
+        return [*start, Repeat(length, name, tuple(body))]
+
+    def _count(self, region: Graph, counter: Address, at: Dim) -> list[Step]:
+        used = {v.node for n in region.nodes() for v in n.operands} | {v.node for v in region.results}
+        if region.parameters[0].node not in used:
+            return []
+        stage = self.library.counter()
+        return [Launch(stage.kernel.name, (counter,), (at,), 1, 0, stage.cost)]
+
+    def _while(self, node: Node, operands: list[Address], results: list[Address], scope: _Scope) -> list[Step]:
+        count = int(node.attributes["carries"])  # type: ignore[arg-type]
+        *following, predicate = self._next(node, scope)
+        sizes = [value_bytes(v.type) for v in carried(node)[:count]]
+        parameters, base = [*results, *operands[count:]], self._base(node, scope)
+        condition = self._region(node.regions[0], parameters, [predicate], base)
+        body = self._region(node.regions[1], parameters, following, base)
+        body += [Copy(a, b, s) for a, b, s in zip(following, results, sizes, strict=True)]
+        start: list[Step] = [Copy(a, b, s) for a, b, s in zip(operands[:count], results, sizes, strict=True) if a != b]
+        return [*start, While(predicate, tuple(condition), tuple(body))]
+
+
+def _names(function: Function, count: int) -> tuple[str, ...]:
+    names = function.graph.names
+    return names if len(names) == count else tuple(f"arg{i}" for i in range(count))
+
+
+def _values(names: Sequence[str], types: Sequence[TensorType]) -> tuple[ProgramValue, ...]:
+    return tuple(ProgramValue(n, t.dtype, t.shape) for n, t in zip(names, types, strict=True))
