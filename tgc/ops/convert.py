@@ -31,7 +31,7 @@ def converted(x: Array, dtype: DType) -> Array:
         return x.astype(dtype.compute.numpy).astype(dtype.numpy)
     if x.dtype.kind in "biu":
         return x.astype(dtype.numpy)
-    info = np.iinfo(dtype.numpy)
+    info = np.iinfo(dtype.numpy.name)
     whole = np.trunc(rules.as_floats(x))
     too_low, too_high = whole <= float(info.min), whole >= float(info.max)
     inside = np.where(too_low | too_high | np.isnan(whole), 0.0, whole).astype(dtype.numpy)

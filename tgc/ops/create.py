@@ -24,7 +24,7 @@ def _constant_type(
     if type(value) is not expected:
         raise UserError(f"a constant of {dtype} takes a {expected.__name__}, not {value!r}")
     if dtype.is_integer and isinstance(value, int):
-        info = np.iinfo(dtype.numpy)
+        info = np.iinfo(dtype.numpy.name)
         if not info.min <= value <= info.max:
             raise DTypeError(f"{value} is no {dtype}", hint=f"its range is {info.min} to {info.max}")
     return (TensorType(dtype, ()),)

@@ -111,7 +111,7 @@ def map_op(
         jvp=map_jvp(partials) if partials else None,
         batch=rules.map_batch(name),
         ulp=ulp,
-        domain=intervals,  # type: ignore[arg-type]
+        domain=intervals,
         cases=map_cases([(d,) * operands for d in accepted]),
         commutative=commutative,
         differentiable=bool(partials),

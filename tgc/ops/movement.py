@@ -234,7 +234,7 @@ def _pad(operands: Arrays, attributes: Attributes, types: Types) -> tuple[Array,
     x, value = operands
     low, interior = rules.integers(attributes, "low"), rules.integers(attributes, "interior")
     result = np.full(rules.concrete(types[0]), value, dtype=x.dtype)
-    inside = tuple(slice(a, a + int(spaced(d, gap)), gap + 1) for a, d, gap in zip(low, x.shape, interior, strict=True))
+    inside = tuple(slice(a, a + d * (gap + 1), gap + 1) for a, d, gap in zip(low, x.shape, interior, strict=True))
     result[inside] = x
     return (result,)
 

@@ -197,7 +197,7 @@ def extreme_fold(x: Array, axes: tuple[int, ...], *, largest: bool) -> Array:
     if dtype.is_float:
         start: float | int = -np.inf if largest else np.inf
     else:
-        start = np.iinfo(x.dtype).min if largest else np.iinfo(x.dtype).max
+        start = np.iinfo(x.dtype.name).min if largest else np.iinfo(x.dtype.name).max
     fold = np.max if largest else np.min
     y = np.asarray(fold(x, axis=axes, initial=start))
     if not dtype.is_float:
