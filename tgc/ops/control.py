@@ -1,8 +1,8 @@
 """Control flow and fusion groups: ops with regions.
 
 Regions are closed: they see their parameters alone, so what they take from outside are operands (captures). The
-meaning of these ops is that of whole graphs and lives with the interpreter, :mod:`tgc.reference`; their derivatives live
-with the walk over graphs, in ``passes``.
+meaning of these ops is that of whole graphs and lives with the interpreter, :mod:`tgc.reference`; their derivatives
+live with the walk over graphs, in ``passes``.
 """
 
 from __future__ import annotations
