@@ -14,9 +14,11 @@ from tgc.ops.contract import OPS_CONTRACT
 from tgc.ops.convert import OPS_CONVERT
 from tgc.ops.convolve import OPS_CONVOLVE
 from tgc.ops.create import OPS_CREATE
+from tgc.ops.cumulative import OPS_CUMULATIVE
 from tgc.ops.elementwise import OPS_ELEMENTWISE
 from tgc.ops.elementwise_math import OPS_ELEMENTWISE_MATH
 from tgc.ops.movement import OPS_MOVEMENT
+from tgc.ops.movement_border import OPS_MOVEMENT_BORDER
 from tgc.ops.reduce import OPS_REDUCE
 from tgc.ops.window import OPS_WINDOW
 
@@ -29,7 +31,9 @@ OPS: Mapping[str, OpDef] = MappingProxyType(
             *OPS_ELEMENTWISE_MATH,
             *OPS_CONVERT,
             *OPS_REDUCE,
+            *OPS_CUMULATIVE,
             *OPS_MOVEMENT,
+            *OPS_MOVEMENT_BORDER,
             *OPS_CONTRACT,
             *OPS_CONVOLVE,
             *OPS_WINDOW,
