@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from typing import Final
 
 from tgc.backend.llvm_text import Writer, all_lanes, literal, register_type, suffix, vector
 from tgc.dtypes import DType, f32, f64, i32
@@ -35,7 +36,11 @@ def converted(w: Writer, x: str, source: DType, target: DType, lanes: int) -> st
             return _narrow(w, _round_to_odd(w, x, lanes), target, lanes)
         return _narrow(w, converted(w, x, source, f32, lanes), target, lanes)
     if target.kind == "bool":
-        return w.op(f"fcmp une {s} {x}, {literal(0.0, source, lanes)}" if source.is_float else f"icmp ne {s} {x}, {literal(0, source, lanes)}")
+        return w.op(
+            f"fcmp une {s} {x}, {literal(0.0, source, lanes)}"
+            if source.is_float
+            else f"icmp ne {s} {x}, {literal(0, source, lanes)}"
+        )
     if source.is_float:
         if target.is_float:
             return w.op(f"{'fpext' if target.bits > source.bits else 'fptrunc'} {s} {x} to {t}")
@@ -52,8 +57,8 @@ def converted(w: Writer, x: str, source: DType, target: DType, lanes: int) -> st
 def _to_integer(w: Writer, x: str, source: DType, target: DType, lanes: int) -> str:
     """Truncation that saturates and takes NaN to 0.
 
-    Out of range LLVM's conversion is poison, so the operand is brought into range first. Narrow integers go through i32,
-    where the bounds are exact.
+    Out of range LLVM's conversion is poison, so the operand is brought into range first. Narrow integers go through
+    i32, where the bounds are exact.
     """
     s, mask = register_type(source, lanes), vector("i1", lanes)
     signed = target.kind == "int"

@@ -12,13 +12,12 @@ from typing import Final
 from tgc.backend import conversions
 from tgc.backend.capabilities import capabilities
 from tgc.backend.codegen import data_layout
+from tgc.backend.dims_text import DimWriter
 from tgc.backend.emit_arithmetic import ARITHMETIC
 from tgc.backend.emit_memory import MEMORY, Emitter
 from tgc.backend.llvm_text import Writer, literal, register_type
 from tgc.errors import CompilerBug
-from tgc.ir.dims import Dim
 from tgc.kernels.ir import Block, Kernel, Operation, Value
-from tgc.kernels.scopes import DimEvaluator
 from tgc.target import Target
 
 OUT_OF_BOUNDS: Final = "tgc_out_of_bounds_error"
@@ -52,16 +51,17 @@ def emit_module(kernels: Sequence[Kernel], target: Target, debug: bool = False) 
     if debug:
         lines.append(_REPORT)
     declared: dict[str, str] = {}
+    metadata: list[str] = []
     for number, kernel in enumerate(kernels):
         writer = Writer(kernel, target, capabilities(target), declared)
+        _alias_scopes(writer, metadata)
         writer.checks = str(number) if debug else None
         _function(writer)
         lines += writer.lines
     lines += declared.values()
+    lines += metadata
     width = target.vector_bits
-    lines.append(
-        f'attributes #0 = {{ nounwind "prefer-vector-width"="{width}" "min-legal-vector-width"="{width}" }}'
-    )
+    lines.append(f'attributes #0 = {{ nounwind "prefer-vector-width"="{width}" "min-legal-vector-width"="{width}" }}')
     return "\n".join(lines) + "\n"
 
 
@@ -77,12 +77,7 @@ def _function(w: Writer) -> None:
         w.pointers[buffer] = w.op(f"load ptr, ptr {slot}")
     for operation in kernel.prelude.operations:
         _operation(w, operation)
-    dims = _Dims(w)
-    for buffer in kernel.scratch:
-        offset = dims.text(kernel.scratch_offset(buffer))
-        w.pointers[buffer] = w.op(f"getelementptr i8, ptr %scratch, i64 {offset}")
-    if w.checks is not None:
-        w.sizes.update({buffer: dims.text(buffer.size) for buffer in kernel.buffers + kernel.scratch})
+    _sizes(w)
     w.names[kernel.iteration.number] = "%i"
     w.do(f"br i1 {w.op('icmp slt i64 %begin, %end')}, label %body, label %done")
     w.label("body")
@@ -99,33 +94,36 @@ def _function(w: Writer) -> None:
         w.lines.insert(start, f"  %tail = alloca [{w.tail_bytes} x i8], align 64")
 
 
-class _Dims(DimEvaluator[str]):
-    """Sizes of buffers in the function's entry."""
+def _alias_scopes(w: Writer, metadata: list[str]) -> None:
+    """Tell LLVM which buffers cannot overlap: scratch with anything, the others only if the kernel says so."""
+    kernel = w.kernel
+    groups = [[b] for b in kernel.buffers] if kernel.noalias else [list(kernel.buffers)]
+    groups += [[b] for b in kernel.scratch]
+    if len(groups) < 2:
+        return
+    domain = len(metadata)
+    scopes = range(domain + 1, domain + 1 + len(groups))
+    metadata.append(f"!{domain} = distinct !{{!{domain}}}")
+    metadata += [f"!{scope} = distinct !{{!{scope}, !{domain}}}" for scope in scopes]
+    for scope, group in zip(scopes, groups, strict=True):
+        own = len(metadata)
+        others = ", ".join([f"!{other}" for other in scopes if other != scope])
+        metadata += [f"!{own} = !{{!{scope}}}", f"!{own + 1} = !{{{others}}}"]
+        w.metadata.update(dict.fromkeys(group, f", !alias.scope !{own}, !noalias !{own + 1}"))
 
-    def __init__(self, writer: Writer) -> None:
-        self.writer = writer
 
-    def text(self, dim: Dim) -> str:
-        return self.evaluate(dim)
-
-    def number(self, value: int) -> str:
-        return str(value)
-
-    def symbol(self, name: str) -> str:
-        return _symbol(self.writer, name)
-
-    def apply(self, op: str, left: str, right: str) -> str:
-        w = self.writer
-        if op in ("add", "mul"):
-            return w.op(f"{op} i64 {left}, {right}")
-        if op in ("maximum", "minimum"):
-            return w.call(f"llvm.s{op[:3]}.i64", "i64", ("i64", left), ("i64", right))
-        # a divisor of a size is positive; the numerator may not be
-        remainder = w.op(f"srem i64 {left}, {right}")
-        wrong = w.op(f"icmp slt i64 {remainder}, 0")
-        if op == "modulo":
-            return w.op(f"select i1 {wrong}, i64 {w.op(f'add i64 {remainder}, {right}')}, i64 {remainder}")
-        return w.op(f"add i64 {w.op(f'sdiv i64 {left}, {right}')}, {w.op(f'sext i1 {wrong} to i64')}")
+def _sizes(w: Writer) -> None:
+    """Where scratch buffers begin, and for debug emission how large all buffers are."""
+    kernel = w.kernel
+    if not kernel.scratch and w.checks is None:
+        return
+    dims = DimWriter({name: _symbol(w, name) for name in kernel.symbols}, checked=False)
+    offsets = [dims.operand(kernel.scratch_offset(buffer)) for buffer in kernel.scratch]
+    if w.checks is not None:
+        w.sizes.update({buffer: dims.operand(buffer.size) for buffer in kernel.buffers + kernel.scratch})
+    w.lines += dims.lines
+    for buffer, offset in zip(kernel.scratch, offsets, strict=True):
+        w.pointers[buffer] = w.op(f"getelementptr i8, ptr %scratch, i64 {offset}")
 
 
 def _symbol(w: Writer, name: str) -> str:
@@ -134,11 +132,11 @@ def _symbol(w: Writer, name: str) -> str:
 
 
 def _block(w: Writer, block: Block) -> None:
-    outer = w.addresses
-    w.addresses = dict(outer)
+    outer = w.addresses, w.masks
+    w.addresses, w.masks = dict(w.addresses), dict(w.masks)
     for operation in block.operations:
         _operation(w, operation)
-    w.addresses = outer
+    w.addresses, w.masks = outer
 
 
 def _operation(w: Writer, operation: Operation) -> None:
@@ -213,14 +211,14 @@ def _while(w: Writer, operation: Operation) -> str:
     for argument in test.arguments:
         w.names[argument.number] = f"%{w.fresh('v')}"
         w.do("")
-    outer = w.addresses
-    w.addresses = dict(outer)
+    outer = w.addresses, w.masks
+    w.addresses, w.masks = dict(w.addresses), dict(w.masks)
     for inner in test.operations:
         _operation(w, inner)
     w.do(f"br i1 {w.name(test.yields[0])}, label %{inside}, label %{after}")
     w.label(inside)
     _block(w, body)
-    w.addresses = outer
+    w.addresses, w.masks = outer
     for position, (argument, entering, again) in enumerate(
         zip(test.arguments, operation.operands, body.yields, strict=True)
     ):

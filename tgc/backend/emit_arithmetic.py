@@ -68,7 +68,12 @@ def divide(w: Writer, operation: Operation) -> str:
     if a.dtype.is_float:
         return w.op(f"fdiv {t} {x}, {y}")
     name, divisor = operation.name, operation.operands[1].constant
-    if divisor is not None and name in ("floor_divide", "modulo") and divisor > 0 and not int(divisor) & (int(divisor) - 1):
+    if (
+        divisor is not None
+        and name in ("floor_divide", "modulo")
+        and divisor > 0
+        and not int(divisor) & (int(divisor) - 1)
+    ):
         if name == "modulo":
             return w.op(f"and {t} {x}, {literal(int(divisor) - 1, a.dtype, a.lanes)}")
         amount = literal(int(divisor).bit_length() - 1, a.dtype, a.lanes)
@@ -297,9 +302,7 @@ def reduce(w: Writer, operation: Operation) -> str:
             low, high = w.op(f"extractelement {whole} {x}, i64 0"), w.op(f"extractelement {whole} {x}, i64 1")
         else:
             positions = [", ".join([f"i32 {m}" for m in range(start, start + lanes)]) for start in (0, lanes)]
-            low, high = (
-                w.op(f"shufflevector {whole} {x}, {whole} poison, <{lanes} x i32> <{p}>") for p in positions
-            )
+            low, high = (w.op(f"shufflevector {whole} {x}, {whole} poison, <{lanes} x i32> <{p}>") for p in positions)
         t = vector(element, lanes)
         if name in ("minimum", "maximum"):
             x = _extremum(w, name, a, t, low, high)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Final
 
-from tgc.backend.llvm_text import Writer, all_lanes, memory_type, register_type, vector
+from tgc.backend.llvm_text import Writer, all_lanes, memory_type, vector
 from tgc.dtypes import i64
 from tgc.kernels.ir import Buffer, Operation, Value
 
@@ -188,11 +188,15 @@ def _mask(w: Writer, guard: Value, buffer: Buffer, lanes: int) -> str:
         return "<" + ", ".join([f"i1 {'true' if lane < int(valid) else 'false'}" for lane in range(lanes)]) + ">"
     # compared in lanes as wide as the elements, which is how the hardware wants its masks
     bits = max(buffer.dtype.bits, 8 if lanes < 128 else 32)
+    key = (guard.number, bits, lanes)
+    if key in w.masks:
+        return w.masks[key]
     element = f"i{bits}"
     number = valid if bits == 64 else w.op(f"trunc i64 {valid} to {element}")
     whole = vector(element, lanes)
     positions = ", ".join([f"{element} {lane}" for lane in range(lanes)])
-    return w.op(f"icmp ult {whole} <{positions}>, {w.splat(element, number, lanes)}")
+    mask = w.masks[key] = w.op(f"icmp ult {whole} <{positions}>, {w.splat(element, number, lanes)}")
+    return mask
 
 
 def _condition(w: Writer, guard: Value) -> str:
@@ -259,9 +263,8 @@ def check_range(w: Writer, operation: Operation, lanes: int, guard: Value | None
     start = w.name(offset)
     if guard is not None and guard.dtype is not i64:
         lanes_text = ", ".join([f"i64 {lane}" for lane in range(lanes)])
-        if lanes == 1:
-            offsets = start
-        else:
+        offsets = start
+        if lanes > 1:
             offsets = w.op(f"add <{lanes} x i64> {w.splat('i64', start, lanes)}, <{lanes_text}>")
         _check_vector(w, operation.buffer, offsets, lanes, guard)
         return

@@ -81,7 +81,7 @@ def cache_bytes(level: int, default: int, caches: Path = _CACHES) -> int:
 
 @functools.lru_cache(maxsize=64)
 def check_cpu(triple: str, cpu: str, features: str) -> None:
-    """Raise :class:`TargetError` unless LLVM knows the CPU and the features: it would end the process, or ignore them."""
+    """Raise :class:`TargetError` unless LLVM knows CPU and features: it would end the process, or ignore them."""
     initialize()
     try:
         llvm.Target.from_triple(triple)

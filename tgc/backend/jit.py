@@ -19,9 +19,7 @@ from tgc.errors import CompilerBug, TargetError
 from tgc.ir.dims import evaluate
 from tgc.kernels.ir import SCRATCH_ALIGNMENT, Kernel
 
-_KERNEL = ctypes.CFUNCTYPE(
-    None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p
-)
+_KERNEL = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p)
 _numbers = itertools.count()
 
 
@@ -58,16 +56,16 @@ class Library:
         try:
             # names cannot be used again, even after a failure
             self._tracker = builder.link(_compiler(), f"tgc{next(_numbers)}")
-            self._addresses = {name: self._tracker[name] for name in symbols}
+            self._addresses: dict[str, int] = {name: self._tracker[name] for name in symbols}
         except RuntimeError as error:
             raise CompilerBug(str(error), stage="linking") from None
 
     def address(self, symbol: str) -> int:
         """Where a symbol lies; :class:`CompilerBug` if it is none of those that were asked for."""
-        try:
-            return self._addresses[symbol]
-        except KeyError:
-            raise CompilerBug(f"the library has no symbol {symbol!r}", stage="linking") from None
+        address = self._addresses.get(symbol)
+        if address is None:
+            raise CompilerBug(f"the library has no symbol {symbol!r}", stage="linking")
+        return address
 
 
 class KernelLibrary:

@@ -93,6 +93,7 @@ class Writer:
         self.pointers: dict[Buffer, str] = {}
         self.metadata: dict[Buffer, str] = {}
         self.addresses: dict[tuple[Buffer, int], str] = {}
+        self.masks: dict[tuple[int, int, int], str] = {}
         self.block = "entry"
         self.tail_bytes = 0
         self.checks: str | None = None

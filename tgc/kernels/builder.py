@@ -11,17 +11,17 @@ from collections.abc import Sequence
 
 from tgc.dtypes import DType, bool_, i64
 from tgc.ir.dims import Expr
+from tgc.kernels.accesses import AccessBuilder
 from tgc.kernels.ir import (
     PREDICATES,
     REDUCTIONS,
-    Buffer,
     Value,
-    is_index,
 )
-from tgc.kernels.scopes import Operand, ScopedBuilder, fault
+from tgc.kernels.scopes import Operand, fault
+from tgc.kernels.vector_math import MATH
 
 
-class KernelBuilder(ScopedBuilder):
+class KernelBuilder(AccessBuilder):
     """Builds one :class:`~tgc.kernels.ir.Kernel`; ``count`` is the number of iterations of its parallel loop.
 
     >>> from tgc.dtypes import f32
@@ -103,7 +103,9 @@ class KernelBuilder(ScopedBuilder):
             return self.constant(int(left.constant) + int(constant), i64)
         inner = left.operation
         if inner is not None and inner.name == "add" and inner.operands[1].constant is not None:
-            return self._add_index(inner.operands[0], self.constant(int(constant) + int(inner.operands[1].constant), i64))
+            return self._add_index(
+                inner.operands[0], self.constant(int(constant) + int(inner.operands[1].constant), i64)
+            )
         return self._pure("add", (left, right), i64, 1)
 
     def sub(self, a: Operand, b: Operand) -> Value:
@@ -153,7 +155,7 @@ class KernelBuilder(ScopedBuilder):
         return value
 
     def fma(self, a: Operand, b: Operand, c: Operand) -> Value:
-        """a * b + c, rounded once. Without hardware for it f32 is computed exactly in f64, which is slow; f64 raises."""
+        """a * b + c, rounded once. Without hardware for it f32 is computed in f64, which is slow, and f64 raises."""
         return self._fused("fma", a, b, c)
 
     def multiply_add(self, a: Operand, b: Operand, c: Operand) -> Value:
@@ -284,6 +286,16 @@ class KernelBuilder(ScopedBuilder):
             raise fault(f"bitcast of {x} to {dtype}")
         return self._pure("bitcast", (x,), dtype, bits // dtype.bits)
 
+    def math(self, name: str, *arguments: Operand) -> Value:
+        """A function of :data:`tgc.kernels.vector_math.MATH`, such as exp or tanh, of f32 or f64."""
+        function = MATH.get(name)
+        if function is None:
+            raise fault(f"there is no function {name!r}")
+        value = function(self, *self._alike(*arguments))
+        if not isinstance(value, Value):
+            raise fault(f"the function {name!r} gives {value!r}")
+        return value
+
     # -- lanes -----------------------------------------------------------------------------------------------------
 
     def splat(self, x: Value, lanes: int) -> Value:
@@ -293,7 +305,9 @@ class KernelBuilder(ScopedBuilder):
         if x.lanes != 1:
             raise fault(f"splat of {x}")
         constant = x.constant
-        return self._pure("splat", (x,), x.dtype, lanes) if constant is None else self.constant(constant, x.dtype, lanes)
+        return (
+            self._pure("splat", (x,), x.dtype, lanes) if constant is None else self.constant(constant, x.dtype, lanes)
+        )
 
     def extract(self, x: Value, lane: int) -> Value:
         """One lane as a scalar."""
@@ -326,95 +340,16 @@ class KernelBuilder(ScopedBuilder):
         return self._pure("shuffle", (a, b), a.dtype, len(mask), tuple(mask))
 
     def reduce(self, op: str, x: Value) -> Value:
-        """All lanes by ``op`` (add mul minimum maximum bit_and bit_or bit_xor): upper half onto lower half, until one is left.
+        """All lanes by ``op`` (add mul minimum maximum bit_and bit_or bit_xor): upper half onto lower half, to the end.
 
         The order is fixed; the number of lanes must be a power of two.
         """
         if op not in REDUCTIONS or x.lanes & (x.lanes - 1):
             raise fault(f"reduce by {op} of {x}")
-        if x.dtype.compute is not x.dtype or (x.dtype is bool_ or x.dtype.is_float) and op.startswith("bit_") != (
-            x.dtype is bool_
+        if (
+            x.dtype.compute is not x.dtype
+            or (x.dtype is bool_ or x.dtype.is_float)
+            and op.startswith("bit_") != (x.dtype is bool_)
         ):
             raise fault(f"reduce by {op} of {x}")
         return x if x.lanes == 1 else self._pure("reduce", (x,), x.dtype, 1, (op,))
-
-    # -- memory ----------------------------------------------------------------------------------------------------
-
-    def _guard(self, count: Operand | None, mask: Value | None, lanes: int) -> tuple[str, tuple[Value, ...]]:
-        if count is not None and mask is not None:
-            raise fault("an access has a count or a mask, not both")
-        if mask is not None:
-            if mask.dtype is not bool_ or mask.lanes != lanes:
-                raise fault(f"the mask {mask} for {lanes} lanes")
-            return "mask", (mask,)
-        if count is None:
-            return "", ()
-        number = self.index(count)
-        return ("", ()) if number.constant is not None and number.constant >= lanes else ("count", (number,))
-
-    def load(
-        self,
-        buffer: Buffer,
-        offset: Operand,
-        lanes: int = 1,
-        *,
-        count: Operand | None = None,
-        mask: Value | None = None,
-    ) -> Value:
-        """``lanes`` elements from ``offset`` (in elements) on.
-
-        With ``count`` only the leading ones are read, with ``mask`` only those where it holds; the other lanes are 0.
-        """
-        if buffer.access == "write":
-            raise fault(f"load from {buffer.name}, which is for writing")
-        guard, operands = self._guard(count, mask, lanes)
-        return self._append(
-            self._block, "load", (self.index(offset), *operands), buffer.dtype, lanes, (buffer, guard)
-        )
-
-    def store(
-        self,
-        buffer: Buffer,
-        offset: Operand,
-        value: Value,
-        *,
-        count: Operand | None = None,
-        mask: Value | None = None,
-    ) -> None:
-        """The lanes of ``value`` to ``offset`` (in elements) and on; ``count`` and ``mask`` as in :meth:`load`."""
-        self._check_store(buffer, value)
-        guard, operands = self._guard(count, mask, value.lanes)
-        self._effect("store", (self.index(offset), value, *operands), (buffer, guard))
-
-    def _check_store(self, buffer: Buffer, value: Value) -> None:
-        if buffer.access == "read":
-            raise fault(f"store to {buffer.name}, which is for reading")
-        if value.dtype is not buffer.dtype:
-            raise fault(f"store of {value} to {buffer.name} of {buffer.dtype}")
-
-    def gather(self, buffer: Buffer, offsets: Value, *, mask: Value | None = None) -> Value:
-        """One element per lane of ``offsets`` (i64 or i32); 0 where ``mask`` does not hold."""
-        if buffer.access == "write":
-            raise fault(f"gather from {buffer.name}, which is for writing")
-        self._check_offsets(offsets)
-        guard, operands = self._guard(None, mask, offsets.lanes)
-        return self._append(
-            self._block, "gather", (offsets, *operands), buffer.dtype, offsets.lanes, (buffer, guard)
-        )
-
-    def scatter(self, buffer: Buffer, offsets: Value, value: Value, *, mask: Value | None = None) -> None:
-        """One element per lane; of lanes with the same offset the last one stays."""
-        self._check_store(buffer, value)
-        self._check_offsets(offsets)
-        if offsets.lanes != value.lanes:
-            raise fault(f"scatter of {value} to {offsets}")
-        guard, operands = self._guard(None, mask, offsets.lanes)
-        self._effect("scatter", (offsets, value, *operands), (buffer, guard))
-
-    def _check_offsets(self, offsets: Value) -> None:
-        if offsets.dtype.kind != "int" or offsets.dtype.bits < 32:
-            raise fault(f"offsets are i64 or i32, not {offsets}")
-
-    def prefetch(self, buffer: Buffer, offset: Operand, *, write: bool = False) -> None:
-        """A hint that the line at ``offset`` will be used soon; the offset may lie outside of the buffer."""
-        self._effect("prefetch", (self.index(offset),), (buffer, write))

@@ -2,7 +2,7 @@
 
 A :class:`Kernel` runs its body once for each iteration of one top-level parallel loop. A :class:`Block` is a list of
 operations; ``for``, ``if`` and ``while`` operations hold blocks. A value is visible in the rest of its block and in the
-blocks within. What depends on symbolic dimensions and constants alone lies in the kernel's prelude and runs once per call.
+blocks within. What depends on symbolic dimensions and constants alone is in the prelude, which runs once per call.
 
 Nothing here traps or is undefined: see :class:`tgc.kernels.builder.KernelBuilder` for what each operation means.
 """

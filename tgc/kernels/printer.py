@@ -70,14 +70,15 @@ class _Printer:
         self.names[value.number] = f"%{name}"
         return f"%{name}"
 
-    def use(self, value: Value) -> str:
+    def use(self, value: Value, *, typed: bool = False) -> str:
         operation = value.operation
         if operation is not None and operation.name == "constant":
-            return _literal(operation.attributes[0])
+            text = _literal(operation.attributes[0])
+            return f"{text}: {value.type}" if typed else text
         return self.names.get(value.number, f"%?{value.number}")
 
     def uses(self, values: Iterable[Value]) -> str:
-        return ", ".join(map(self.use, values))
+        return ", ".join([self.use(v) for v in values])
 
     def block(self, block: Block, depth: int) -> None:
         for operation in block.operations:
@@ -91,28 +92,33 @@ class _Printer:
             return
         text = self.memory(operation) if _has_buffer(operation) else None
         if text is None:
-            attributes = [_attribute(a) for a in operation.attributes]
-            text = " ".join(filter(None, [operation.name, *attributes, self.uses(operation.operands)]))
+            # a literal's type is told only where no other operand shows it
+            typed = all(v.constant is not None for v in operation.operands)
+            operands = ", ".join([self.use(v, typed=typed) for v in operation.operands])
+            text = " ".join(filter(None, [operation.name, *map(_attribute, operation.attributes), operands]))
         results = ", ".join([self.define(r) for r in operation.results])
         types = ", ".join([r.type for r in operation.results])
         self.lines.append(f"{indent}{results} = {text} : {types}" if results else f"{indent}{text}")
 
     def memory(self, operation: Operation) -> str:
         offset, *rest = operation.operands
-        text = f"{operation.name} %{operation.buffer.name}[{self.use(offset)}]"
+        wide = offset.lanes != 1 or operation.name in ("gather", "scatter")
+        text = f"{operation.name} %{operation.buffer.name}[{self.use(offset, typed=wide)}]"
         guard = operation.attributes[1]
         if isinstance(guard, str) and guard:
             *rest, limit = rest
             text += f" {guard} {self.use(limit)}"
         elif guard is True:
             text += " write"
-        return f"{text}, {self.uses(rest)}" if rest else text
+        return f"{text}, {self.use(rest[0], typed=True)}" if rest else text
 
     def structure(self, operation: Operation, depth: int) -> None:
         indent = "  " * depth
         first = operation.blocks[0]
+        carried: tuple[Value, ...] = ()
+        initial: tuple[Value, ...] = ()
         if operation.name == "if":
-            head, carried, initial = f"if {self.use(operation.operands[0])}", (), ()
+            head = f"if {self.use(operation.operands[0])}"
         elif operation.name == "for":
             low, high, step, *initial_values = operation.operands
             index, *carried_values = first.arguments

@@ -5,76 +5,21 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Generic, TypeAlias, TypeVar
+from typing import TypeAlias
 
 from tgc.dtypes import DType, bool_, i64
 from tgc.errors import CompilerBug
-from tgc.ir.dims import Atom, Dim, Expr, symbols
+from tgc.ir.dims import Dim, Expr, symbols
+from tgc.ir.polynomial import Atom
 from tgc.kernels.ir import Attribute, Block, Buffer, Kernel, Operation, Value, is_condition, is_index, same_types
 
 Operand: TypeAlias = "Value | Dim | bool | float"
-T = TypeVar("T")
 Key: TypeAlias = "tuple[str, tuple[Attribute, ...], DType, int, tuple[int, ...]]"
 
 
 def fault(message: str) -> CompilerBug:
     """The error of a schedule that builds a kernel wrongly."""
     return CompilerBug(message, stage="kernel builder")
-
-
-class DimEvaluator(Generic[T]):
-    """Computes a dimension in terms of something else than integers: values of a kernel, or LLVM IR.
-
-    ``apply`` is given add, mul, floor_divide, modulo, maximum and minimum.
-    """
-
-    def number(self, value: int) -> T:
-        raise NotImplementedError
-
-    def symbol(self, name: str) -> T:
-        raise NotImplementedError
-
-    def apply(self, op: str, left: T, right: T) -> T:
-        raise NotImplementedError
-
-    def evaluate(self, dim: Dim) -> T:
-        """``dim`` as this evaluator computes it."""
-        if isinstance(dim, int):
-            return self.number(dim)
-        total: T | None = None
-        for monomial, coefficient in dim.terms:
-            term = None if monomial and coefficient == 1 else self.number(coefficient)
-            for atom in monomial:
-                factor = self._atom(atom)
-                term = factor if term is None else self.apply("mul", factor, term)
-            if term is not None:
-                total = term if total is None else self.apply("add", total, term)
-        return self.number(0) if total is None else total
-
-    def _atom(self, atom: Atom) -> T:
-        if atom.op == "symbol":
-            return self.symbol(str(atom))
-        name = {"//": "floor_divide", "%": "modulo", "max": "maximum", "min": "minimum"}[atom.op]
-        result = self.evaluate(atom.args[0])
-        for argument in atom.args[1:]:
-            result = self.apply(name, result, self.evaluate(argument))
-        return result
-
-
-class _Indices(DimEvaluator[Value]):
-    """Dimensions in a kernel's prelude."""
-
-    def __init__(self, builder: ScopedBuilder) -> None:
-        self.builder = builder
-
-    def number(self, value: int) -> Value:
-        return self.builder.constant(value, i64)
-
-    def symbol(self, name: str) -> Value:
-        return self.builder._pure("symbol", (), i64, 1, (name,))
-
-    def apply(self, op: str, left: Value, right: Value) -> Value:
-        return self.builder._pure(op, (left, right), i64, 1)
 
 
 class ScopedBuilder:
@@ -223,8 +168,28 @@ class ScopedBuilder:
             raise fault(f"{value!r} is no index")
         found = self._dims.get(value)
         if found is None:
-            found = self._dims[value] = _Indices(self).evaluate(value)
+            found = self._dims[value] = self._sum(value)
         return found
+
+    def _sum(self, dim: Expr) -> Value:
+        total: Value | None = None
+        for monomial, coefficient in dim.terms:
+            term = None if monomial and coefficient == 1 else self.constant(coefficient, i64)
+            for atom in monomial:
+                factor = self._atom(atom)
+                term = factor if term is None else self._pure("mul", (factor, term), i64, 1)
+            if term is not None:
+                total = term if total is None else self._pure("add", (total, term), i64, 1)
+        return self.constant(0, i64) if total is None else total
+
+    def _atom(self, atom: Atom) -> Value:
+        if atom.op == "symbol":
+            return self._pure("symbol", (), i64, 1, (str(atom),))
+        name = {"//": "floor_divide", "%": "modulo", "max": "maximum", "min": "minimum"}[atom.op]
+        result = self.index(atom.args[0])
+        for argument in atom.args[1:]:
+            result = self._pure(name, (result, self.index(argument)), i64, 1)
+        return result
 
     # -- control flow ----------------------------------------------------------------------------------------------
 
@@ -236,8 +201,8 @@ class ScopedBuilder:
         >>> b = ScopedBuilder("example", count=1)
         >>> with b.loop(0, 10, 2, carried=[b.constant(1, i64)]) as loop:
         ...     loop.yield_(loop.carried[0])
-        >>> loop.results
-        (%3: i64,)
+        >>> [v.type for v in loop.results]
+        ['i64']
         """
         bounds = (self.index(low), self.index(high), self.index(step))
         if isinstance(step, int) and step <= 0:
