@@ -13,7 +13,7 @@ from typing import ClassVar, TypeAlias
 
 from tgc.errors import CompilerBug
 from tgc.ir.builder import Builder
-from tgc.ir.graph import Function, Graph, Module, Node, Place, Value
+from tgc.ir.graph import Function, Graph, Module, Node, Place, Value, topological
 from tgc.ir.opdef import OpTable
 from tgc.ops import OPS
 from tgc.target import Target

@@ -1,0 +1,112 @@
+"""Normal forms: of movement and casts, constants to the right, maps below the broadcasts of their operands."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from passes.base import Pass, PassContext, inline, rewrite, uniform
+from passes.movement import MOVEMENT_RULES, NodeRule, integers
+from tgc.dtypes import DType
+from tgc.ir.builder import Builder
+from tgc.ir.graph import Module, Node, Value
+from tgc.ir.kinds import OpKind
+
+
+@dataclass(frozen=True)
+class Canonicalize(Pass):
+    """One way of saying each thing, so that other passes look for one pattern only. Keeps every bit.
+
+    Adjacent movements of a kind merge, and those that move nothing disappear. Transposes go below broadcasts and into
+    contractions. A map of broadcasts is the broadcast of the map, so that it is computed once for each element it has.
+    Constants are the right operand of commutative ops. A cond on a constant is the branch that it takes.
+    """
+
+    name = "canonicalize"
+
+    def run(self, module: Module, context: PassContext) -> Module:
+        return rewrite(module, canonical, context)
+
+
+def canonical(builder: Builder, node: Node) -> Value | Sequence[Value] | None:
+    """What takes the place of ``node``, whose operands are in normal form; None if it is too."""
+    rule = _RULES.get(node.op)
+    if rule is not None:
+        return rule(builder, node)
+    if node.op == "cond":
+        return _cond(builder, node)
+    definition = builder.table[node.op]
+    if definition.kind is not OpKind.MAP:
+        return None
+    if definition.commutative and uniform(node.operands[0]) is not None and uniform(node.operands[1]) is None:
+        return builder.op(node.op, node.operands[1], node.operands[0], attributes=node.attributes)
+    return _map_of_broadcasts(builder, node)
+
+
+def _map_of_broadcasts(b: Builder, node: Node) -> Value | None:
+    """map(broadcast(x), broadcast(y), constant) = broadcast(map(x, y, constant))."""
+    first: Node | None = None
+    for operand in node.operands:
+        inner = operand.node
+        if uniform(operand) is not None and operand.shape:
+            continue
+        if inner.op != "broadcast":
+            return None
+        if first is None:
+            first = inner
+        elif inner.operands[0].shape != first.operands[0].shape or inner.attributes["axes"] != first.attributes["axes"]:
+            return None
+    shape = first.operands[0].shape if first is not None else ()
+    axes = integers(first, "axes") if first is not None else ()
+    if first is None and not node.types[0].shape:
+        return None
+    operands = []
+    for operand in node.operands:
+        number = uniform(operand)
+        operands.append(operand.node.operands[0] if number is None else b.full(number, shape, operand.dtype))
+    return b.broadcast(b.op(node.op, *operands, attributes=node.attributes), node.types[0].shape, axes)
+
+
+def _cast(b: Builder, node: Node) -> Value | None:
+    x = node.operands[0]
+    if x.dtype is node.types[0].dtype:
+        return x
+    if x.node.op == "cast" and _keeps_value(x.node.operands[0].dtype, x.dtype):
+        return b.cast(x.node.operands[0], node.types[0].dtype)
+    return _map_of_broadcasts(b, node)
+
+
+def _keeps_value(source: DType, target: DType) -> bool:
+    """Whether casting first to ``target`` changes no later cast: a wider type of the same kind.
+
+    Not from integers to floats, which are converted to narrower integers by other rules.
+    """
+    if source.kind == "bool":
+        return True
+    if source.kind == target.kind:
+        # bf16 and f16 hold values that the other one does not
+        return target.bits > source.bits
+    return source.kind == "uint" and target.kind == "int" and target.bits > source.bits
+
+
+def _fold_nothing(b: Builder, node: Node) -> Value | None:
+    """A fold over no axes, or one that takes an element of each dimension of size 1."""
+    x, axes = node.operands[0], integers(node, "axes")
+    if not axes:
+        return x
+    if node.op not in ("sum", "prod") and all(x.shape[a] == 1 for a in axes):
+        return b.reshape(x, node.types[0].shape)
+    return None
+
+
+def _cond(b: Builder, node: Node) -> Sequence[Value] | None:
+    predicate = uniform(node.operands[0])
+    if predicate is None:
+        return None
+    return inline(b, node.regions[0 if predicate else 1], node.operands[1:])
+
+
+_RULES: Mapping[str, NodeRule] = MappingProxyType(
+    {**MOVEMENT_RULES, "cast": _cast, **dict.fromkeys(("sum", "prod", "max", "min", "any", "all"), _fold_nothing)}
+)
