@@ -21,7 +21,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("tgc.location", "tgc.errors", "tgc.dtypes", "tgc.target"),
     (
         *("tgc.ir.monomials", "tgc.ir.polynomial", "tgc.ir.dims", "tgc.ir.types", "tgc.ir.kinds", "tgc.ir.graph"),
-        *("tgc.ir.opdef", "tgc.ir.builder", "tgc.ir.printer", "tgc.ir.*", "tgc.ir.pattern", "tgc.ir"),
+        *("tgc.ir.opdef", "tgc.ir.builder", "tgc.ir.lexer", "tgc.ir.printer", "tgc.ir.*", "tgc.ir.pattern", "tgc.ir"),
     ),
     ("tgc.ops.rules", "tgc.ops.*", "tgc.ops", "tgc.reference"),
     (
@@ -36,7 +36,8 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ),
     (
         *("tgc.backend.host", "tgc.backend.abi", "tgc.backend.*", "tgc.backend.emit", "tgc.backend.jit"),
-        *("tgc.backend.threads", "tgc.backend.entry", "tgc.backend.link", "tgc.backend"),
+        *("tgc.backend.threads", "tgc.backend.entry", "tgc.backend.call", "tgc.backend.library"),
+        *("tgc.backend.header", "tgc.backend.link", "tgc.backend"),
     ),
     ("tgc.lowering", "tgc.cache", "tgc.executable", "tgc.compiler", "tgc.artifacts"),
     ("tgc.frontend.tensor", "tgc.frontend.*", "tgc.frontend.jit", "tgc.frontend.transforms", "tgc.frontend"),

@@ -20,7 +20,7 @@ ALIGNMENT = 64
 """Alignment in bytes of the workspace, of each thread's scratch and of the state block."""
 
 PARALLEL_THRESHOLD = 20_000
-"""A launch that is estimated below this many nanoseconds runs on the calling thread: waking a thread costs about 5 µs."""
+"""A launch that is estimated below this many nanoseconds runs on the calling thread: waking another costs 5 µs."""
 
 PART_COST = 5_000
 """A launch is split into parts of at least so many nanoseconds, so that handing them out is cheap beside them."""

@@ -67,7 +67,7 @@ class DimWriter:
         return result
 
     def _check_range(self, operand: str, limit: int) -> None:
-        """Both addends are within ±2**62, so their sum did not wrap; a factor within ±limit does not make a product wrap."""
+        """Sums of two numbers within ±2**62 do not wrap, nor products with a factor within ±``limit``."""
         if self._checked:
             shifted = self.emit(f"add i64 {operand}, {limit}")
             self.flag(self.emit(f"icmp ugt i64 {shifted}, {2 * limit}"))

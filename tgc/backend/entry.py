@@ -6,12 +6,22 @@ takes next to no time however many there are; only dimensions, loops and branche
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
-from tgc.backend.abi import ALIGNMENT, CALL_TYPE, SPACE_FIELDS, STEP_TYPE, WORKSPACE_FIELD, Status
+from tgc.backend.abi import CALL_TYPE, SPACE_FIELDS, STEP_TYPE, WORKSPACE_FIELD
 from tgc.backend.dims_text import DimWriter
+from tgc.backend.entry_checks import (
+    PLAIN,
+    align,
+    check_text,
+    cost_text,
+    load_symbols,
+    shapes_text,
+    step_dims,
+    workspace_text,
+)
 from tgc.backend.run_text import kernel_declaration
-from tgc.ir.dims import Dim, Expr, bounds, symbol, symbols
+from tgc.ir.dims import Dim, Expr, symbols
 from tgc.kernels.program import (
     Address,
     Branch,
@@ -22,15 +32,9 @@ from tgc.kernels.program import (
     Step,
     While,
     launches,
-    scratch_bytes,
     verify,
     walk,
 )
-
-
-# A hundred symbolic sizes make a block that LLVM's optimising instruction selector takes a second for.
-_PLAIN = "noinline optnone"
-_WORKSPACE = symbol("arena") + symbol("threads") * symbol("scratch")
 
 
 def entry_text(program: Program, *, symbol: str, exported: bool = True) -> str:
@@ -40,6 +44,7 @@ def entry_text(program: Program, *, symbol: str, exported: bool = True) -> str:
     * ``i32 SYMBOL_check(ptr dims)``: 0, a negated status, or 1 + the index of the first broken constraint.
     * ``i64 SYMBOL_workspace(ptr dims, i32 threads)``: bytes of workspace, or a negated status.
     * ``void SYMBOL_shapes(ptr dims, ptr extents)``: the extents of all outputs, one after the other.
+    * ``i64 SYMBOL_cost(ptr dims)``: about how many nanoseconds it takes on one core.
 
     It calls ``tgc_run`` and the kernels, which the module must define or declare. Raises
     :class:`~tgc.errors.VerificationError` for a malformed program.
@@ -50,11 +55,17 @@ def entry_text(program: Program, *, symbol: str, exported: bool = True) -> str:
     return "".join(
         (
             writer.text(visibility),
-            _check_text(program, symbol, visibility),
-            _workspace_text(program, symbol, visibility),
-            _shapes_text(program, symbol, visibility),
+            check_text(program, symbol, visibility),
+            workspace_text(program, symbol, visibility),
+            shapes_text(program, symbol, visibility),
+            cost_text(program, symbol, visibility),
         )
     )
+
+
+def entry_symbols(symbol: str) -> tuple[str, ...]:
+    """The names that :func:`entry_text` defines."""
+    return (symbol, *(f"{symbol}_{part}" for part in ("check", "workspace", "shapes", "cost")))
 
 
 def kernel_declarations(programs: Iterable[Program]) -> str:
@@ -63,117 +74,12 @@ def kernel_declarations(programs: Iterable[Program]) -> str:
     return "".join(map(kernel_declaration, names))
 
 
-def _load_symbols(program: Program) -> tuple[list[str], dict[str, str]]:
-    """Code that loads the program's dimensions from ``%dims``, and the operand of each."""
-    lines: list[str] = []
-    for slot, name in enumerate(program.symbols):
-        lines.append(f"  %at.{slot} = getelementptr i64, ptr %dims, i64 {slot}")
-        lines.append(f"  %dim.{slot} = load i64, ptr %at.{slot}")
-    return lines, {name: f"%dim.{slot}" for slot, name in enumerate(program.symbols)}
-
-
-def _align(d: Dim) -> Dim:
-    return (d + (ALIGNMENT - 1)) // ALIGNMENT * ALIGNMENT
-
-
-def _any(writer: DimWriter, conditions: Iterable[str]) -> str:
-    result = "false"
-    for condition in conditions:
-        result = condition if result == "false" else writer.emit(f"or i1 {result}, {condition}")
-    return result
-
-
-def _check_text(program: Program, symbol: str, visibility: str) -> str:
-    lines, values = _load_symbols(program)
-    writer = DimWriter(values, checked=True)
-    negative = _any(writer, [writer.emit(f"icmp slt i64 {operand}, 0") for operand in values.values()])
-    for operand in values.values():
-        writer.flag(writer.emit(f"icmp ugt i64 {operand}, {1 << 62}"))
-    broken = []
-    for constraint in program.constraints:
-        opposite = "ne" if constraint.relation == "==" else "sgt"
-        left, right = writer.operand(constraint.left), writer.operand(constraint.right)
-        broken.append(writer.emit(f"icmp {opposite} i64 {left}, {right}"))
-    unknown = writer.overflow
-    arrays = (*program.inputs, *program.outputs, *program.state, *program.constants)
-    extents = dict.fromkeys(d for value in arrays for d in value.shape if isinstance(d, Expr) and bounds(d, {})[0] != 0)
-    short = _any(writer, [writer.emit(f"icmp slt i64 {writer.operand(d)}, 0") for d in extents])
-    for value in arrays:
-        writer.operand(value.bytes)
-    for step in walk(program.steps):
-        for divisor in (d for dim in _step_dims(step) for d in _divisors(dim)):
-            if symbols(divisor) <= values.keys():
-                writer.flag(writer.emit(f"icmp slt i64 {writer.operand(divisor)}, 1"))
-    result = writer.emit(f"select i1 {writer.overflow}, i32 {-Status.TOO_LARGE}, i32 0")
-    result = writer.emit(f"select i1 {short}, i32 {-Status.NEGATIVE}, i32 {result}")
-    for index, condition in reversed(list(enumerate(broken, start=1))):
-        result = writer.emit(f"select i1 {condition}, i32 {index}, i32 {result}")
-    result = writer.emit(f"select i1 {unknown}, i32 {-Status.TOO_LARGE}, i32 {result}")
-    result = writer.emit(f"select i1 {negative}, i32 {-Status.NEGATIVE}, i32 {result}")
-    body = "\n".join([*lines, *writer.lines, f"  ret i32 {result}"])
-    return f"define {visibility} i32 @{symbol}_check(ptr %dims) {_PLAIN} {{\n{body}\n}}\n"
-
-
-def _workspace_text(program: Program, symbol: str, visibility: str) -> str:
-    lines, values = _load_symbols(program)
-    lines.append("  %threads64 = sext i32 %threads to i64")
-    writer = DimWriter(values, checked=True)
-    arena, scratch = writer.operand(_align(program.workspace)), writer.operand(scratch_bytes(program))
-    writer.bind("threads", "%threads64")
-    writer.bind("scratch", scratch)
-    writer.bind("arena", arena)
-    total = writer.operand(_WORKSPACE)
-    few = writer.emit("icmp slt i32 %threads, 1")
-    result = writer.emit(f"select i1 {writer.overflow}, i64 {-Status.TOO_LARGE}, i64 {total}")
-    result = writer.emit(f"select i1 {few}, i64 {-Status.THREADS}, i64 {result}")
-    body = "\n".join([*lines, *writer.lines, f"  ret i64 {result}"])
-    return f"define {visibility} i64 @{symbol}_workspace(ptr %dims, i32 %threads) {_PLAIN} {{\n{body}\n}}\n"
-
-
-def _shapes_text(program: Program, symbol: str, visibility: str) -> str:
-    lines, values = _load_symbols(program)
-    writer = DimWriter(values, checked=False)
-    for index, d in enumerate([d for output in program.outputs for d in output.shape]):
-        operand = writer.operand(d)
-        writer.lines.append(f"  %to.{index} = getelementptr i64, ptr %extents, i64 {index}")
-        writer.lines.append(f"  store i64 {operand}, ptr %to.{index}")
-    body = "\n".join([*lines, *writer.lines, "  ret void"])
-    return f"define {visibility} void @{symbol}_shapes(ptr %dims, ptr %extents) {_PLAIN} {{\n{body}\n}}\n"
-
-
-def _step_dims(step: Step) -> Iterator[Dim]:
-    match step:
-        case Launch():
-            yield from (step.count, step.cost, _align(step.scratch), *step.dims)
-            yield from (address.offset for address in step.buffers)
-        case Copy():
-            yield from (step.bytes, step.source.offset, step.target.offset)
-        case Repeat():
-            yield step.count
-        case While():
-            yield step.condition.offset
-            if step.maximum is not None:
-                yield step.maximum
-        case Branch():
-            yield step.predicate.offset
-
-
-def _divisors(d: Dim) -> Iterator[Expr]:
-    """The divisors in ``d`` that depend on symbols."""
-    if isinstance(d, Expr):
-        for atom in (atom for monomial, _ in d.terms for atom in monomial):
-            if atom.op in ("//", "%") and isinstance(atom.args[1], Expr):
-                yield atom.args[1]
-            for argument in atom.args:
-                yield from _divisors(argument)
-
-
 def _scope_dims(steps: tuple[Step, ...], known: frozenset[str], iteration: str | None) -> tuple[Expr, ...]:
     """The expressions in ``steps``, inner ones included, that can and must be computed where ``known`` is known:
     all that need no iteration, or, inside a loop, those that need its iteration."""
     found: dict[Expr, None] = {}
     for step in walk(steps):
-        for d in _step_dims(step):
+        for d in step_dims(step):
             if isinstance(d, Expr) and d not in found:
                 needed = symbols(d)
                 if needed <= known and (iteration is None or iteration in needed):
@@ -200,7 +106,7 @@ class _EntryWriter:
 
     def text(self, visibility: str) -> str:
         program, symbol = self.program, self.symbol
-        loads, values = _load_symbols(program)
+        loads, values = load_symbols(program)
         writer = DimWriter(values, checked=False, prefix="top")
         for slot, operand in enumerate(values.values()):
             writer.lines.append(f"  %keep.{slot} = getelementptr i64, ptr %values, i64 {slot}")
@@ -208,13 +114,13 @@ class _EntryWriter:
         known = frozenset(program.symbols)
         self._reserve_runs()
         self._define(program.steps, known, None, writer)
-        arena = writer.operand(_align(program.workspace))
+        arena = writer.operand(align(program.workspace))
         self.lines += writer.lines
         self.lines.append(f"  %scratch = getelementptr i8, ptr %workspace, i64 {arena}")
         self._steps(program.steps, known, values)
         most = max((len(launch.buffers) for launch in launches(program)), default=0)
         head = [
-            f"define {visibility} i32 @{symbol}(ptr %call) {_PLAIN} {{",
+            f"define {visibility} i32 @{symbol}(ptr %call) {PLAIN} {{",
             "start:",
             f"  %values = alloca [{max(1, self.used)} x i64]",
             f"  %pointers = alloca [{max(2, most)} x ptr]",
@@ -265,11 +171,11 @@ class _EntryWriter:
         for step in walk(steps):
             if isinstance(step, Launch) and step.dims:
                 base = self.runs[tuple(map(str, step.dims))]
-                for slot, d in enumerate(step.dims, start=base):
-                    needed = symbols(d)
+                for slot, value in enumerate(step.dims, start=base):
+                    needed = symbols(value)
                     here = needed <= known and (iteration is None or iteration in needed)
                     if here and slot >= len(self.program.symbols) and slot not in stored:
-                        self._store(writer, d, slot)
+                        self._store(writer, value, slot)
                         stored.add(slot)
 
     def _store(self, writer: DimWriter, d: Dim, slot: int) -> None:
@@ -301,7 +207,7 @@ class _EntryWriter:
         self.addresses += map(self._address, step.buffers)
         if not step.buffers:
             at = "ptr null"
-        numbers = ", ".join(map(self._number, (step.count, step.cost, _align(step.scratch))))
+        numbers = ", ".join(map(self._number, (step.count, step.cost, align(step.scratch))))
         slot = self.runs[tuple(map(str, step.dims))] if step.dims else 0
         return f"{{ ptr @{step.kernel}, {at}, i64 {len(step.buffers)}, i64 {slot}, {numbers} }}"
 

@@ -14,9 +14,9 @@ from tgc.backend.abi import (
     Status,
 )
 
-RUN_DECLARATION = "declare i32 @tgc_run(ptr, ptr, i64, ptr, ptr, ptr)\n"
+RUNTIME_DECLARATION = "declare i32 @tgc_run(ptr, ptr, i64, ptr, ptr, ptr)\n"
 
-# A closure is { kernel, pointers, dims, scratch } and { bytes of scratch, iterations of each part, parts with one more }.
+# kernel, pointers, dims, scratch; then bytes of scratch, iterations of a part, and how many parts have one more
 _CLOSURE = "{ ptr, ptr, ptr, ptr, i64, i64, i64 }"
 
 _PART = f"""
@@ -65,8 +65,8 @@ sum:
 }}
 """
 
-_RESOLVE = f"""
-define internal void @tgc_resolve(ptr %call, ptr %addresses, i64 %n, ptr %values, ptr %pointers) {{
+_RESOLVE = """
+define internal void @tgc_resolve(ptr %call, ptr %addresses, i64 %n, ptr %values, ptr %pointers) {
   br label %next
 next:
   %i = phi i64 [ 0, %0 ], [ %i1, %resolve ]
@@ -92,7 +92,7 @@ resolve:
   br label %next
 end:
   ret void
-}}
+}
 """
 
 _LAUNCH = f"""
