@@ -102,7 +102,7 @@ class Fuser:
     def _place(self, node: Node, kind: FusionKind | None, rules: Merging) -> None:
         if node in self.free:
             return
-        bit = 1 << len(self.groups)
+        bit = 1 << self.index[node]
         if kind is None:
             group = Group(FusionKind.POINTWISE, (), (), node, {node: None}, 0, bit, 0, 0)
         else:

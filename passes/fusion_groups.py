@@ -26,7 +26,8 @@ WEIGHTS: Mapping[str, int] = MappingProxyType(
         ("pow", "erfc", "asin", "acos", "atan", "asinh", "acosh", "atanh", "atan2", "hypot", "logaddexp"), 50
     )
 )
-FREE = frozenset({"constant", "iota"})
+INPUTS = frozenset({"parameter", "state", "literal"})
+FREE = frozenset({"constant", "iota", "dimension"})
 FREE_OVER_FREE = frozenset({"broadcast", "cast", "reshape", "neg"})
 POINTWISE_INDEX_OPS = frozenset({"gather", "take_along_axis", "dynamic_slice", "dynamic_update_slice"})
 ALIASES = frozenset({"barrier"})
@@ -97,6 +98,8 @@ def weight(node: Node) -> int:
 
 def fusion_kind(node: Node, table: OpTable) -> FusionKind | None:
     """The kind of kernel that ``node`` alone would be; None for what is no kernel."""
+    if node.op in INPUTS:
+        return None
     kind = table[node.op].kind
     if kind in (OpKind.MAP, OpKind.MOVEMENT, OpKind.CREATE, OpKind.BARRIER):
         return FusionKind.POINTWISE

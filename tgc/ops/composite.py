@@ -72,13 +72,6 @@ def _dimension_type(
     return (result,)
 
 
-def _dimension_body(builder: GraphBuilder, operands: Sequence[Value], attributes: Attributes) -> tuple[Value, ...]:
-    size, dtype = rules.dim(attributes, "size"), rules.dtype(attributes)
-    if isinstance(size, int):
-        return (builder.constant(size, dtype),)
-    return (builder.cast(builder.sum(builder.full(1, (size,), i64), (0,)), dtype),)
-
-
 def _dimension(operands: Sequence[Array], attributes: Attributes, types: Sequence[TensorType]) -> tuple[Array, ...]:
     return (np.asarray(rules.dim(attributes, "size")),)
 
@@ -150,12 +143,11 @@ OPS_COMPOSITE: tuple[OpDef, ...] = (
         doc="""The dimension ``size`` as a number of rank 0, for means over symbolic dimensions.
 
         Exact in i64, then converted to ``dtype``.""",
-        kind=OpKind.COMPOSITE,
+        kind=OpKind.CREATE,
         operands=0,
         infer=_dimension_type,
         attributes={"size": AttributeSpec("the dimension"), "dtype": AttributeSpec("the number's dtype")},
         evaluate=_dimension,
-        body=_dimension_body,
         cases=(
             ((), {"size": 7, "dtype": f32}),
             ((), {"size": symbol("n") * 2 + 1, "dtype": f32}),
