@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from tgc.dtypes import bool_, f32, f64, i32, i64, u32, u64
-from tgc.ir.graph import Array, Value
+from tgc.ir.graph import Array, Attributes, Value
 from tgc.ir.opdef import GraphBuilder, OpDef, Scalar, ScalarBuilder
 from tgc.ops import rules
 from tgc.ops.maps import ANYWHERE, Partial, map_op, scaled, squared, where
@@ -102,6 +104,9 @@ def _flooring_floats(s: ScalarBuilder, a: Scalar, b: Scalar) -> tuple[Scalar, Sc
     rest = s.select(s.compare("eq", rest, nought), _copysign(s, nought, b), rest)
     # dividing by zero and infinity by anything: what the division says
     odd = s.bit_or(s.compare("eq", b, nought), s.bit_not(_finite(s, a)))
+    # beyond the mantissa's digits the remainder would be noise of any size
+    digits = s.constant(2.0 ** (24 if s.dtype(a) is f32 else 53), s.dtype(a))
+    rest = s.select(s.compare("ge", s.abs(fraction), digits), _copysign(s, nought, b), rest)
     return s.select(odd, fraction, quotient), s.select(odd, s.constant(float("nan"), s.dtype(a)), rest)
 
 
@@ -124,6 +129,18 @@ def minimum(a: Array, b: Array) -> Array:
     """IEEE 754-2019 minimum: nan propagates, -0 < +0."""
     y = np.minimum(a, b)
     return np.where((a == 0) & (b == 0), -(-a - b), y) if y.dtype.kind == "f" else y
+
+
+def _remainder_error(
+    operands: Sequence[Array], errors: Sequence[Array], attributes: Attributes, results: Sequence[Array]
+) -> tuple[Array, ...]:
+    """da + |a / b| · db, but |b| more where that may reach a multiple of b, or where the quotient is not exact."""
+    a, b = map(rules.as_floats, operands)
+    y = np.abs(rules.as_floats(results[0]))
+    quotient = np.abs(np.where(b == 0, 0.0, a / b))
+    reach = np.where(errors[1] > 0, quotient * errors[1], 0.0) + errors[0]
+    wraps = (reach > 0) & ~((y - reach >= 0) & (y + reach < np.abs(b)))
+    return (reach + np.where(wraps | (quotient * rules.roundoff(results[0]) >= 1.0), np.abs(b), 0.0),)
 
 
 def _floor_divide(a: Array, b: Array) -> Array:
@@ -244,6 +261,7 @@ _ARITHMETIC: tuple[OpDef, ...] = (
         lambda s, a, b: _divided(s, a, b)[1],
         _itself,
         lambda b, t, x, y, z: b.neg(b.mul(t, b.op("floor_divide", x, y))),
+        error=_remainder_error,
         takes=rules.NUMERIC,
         operands=2,
         domain=(ANYWHERE, (0.5, 100.0)),
@@ -290,6 +308,15 @@ _ARITHMETIC: tuple[OpDef, ...] = (
 )
 
 
+def _touching(
+    operands: Sequence[Array], errors: Sequence[Array], attributes: Attributes, results: Sequence[Array]
+) -> tuple[Array, ...]:
+    """Equality is uncertain where the intervals of the operands meet."""
+    reach = rules.as_floats(errors[0]) + rules.as_floats(errors[1])
+    a, b = map(rules.as_floats, operands)
+    return (np.where((reach > 0) & ~(np.abs(a - b) > reach), 1.0, 0.0),)
+
+
 def _comparison(name: str, sign: str, meaning: np.ufunc, kinds: frozenset[str]) -> OpDef:
     return map_op(
         name,
@@ -301,6 +328,7 @@ def _comparison(name: str, sign: str, meaning: np.ufunc, kinds: frozenset[str]) 
         operands=2,
         exact=True,
         commutative=name in ("eq", "ne"),
+        error=_touching if name in ("eq", "ne") else None,
     )
 
 

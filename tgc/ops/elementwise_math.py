@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
-from tgc.ir.graph import Array, Value
+from tgc.ir.graph import Array, Attributes, Value
 from tgc.ir.opdef import GraphBuilder, OpDef, Scalar, ScalarBuilder
 from tgc.ops import rules
 from tgc.ops.elementwise import one, zero
@@ -23,20 +24,16 @@ _erfc = np.vectorize(math.erfc, otypes=[np.float64])
 
 def _sigmoid(x: Array) -> Array:
     e = np.exp(-np.abs(x))
-    return np.where(x >= 0, 1.0 / (1.0 + e), e / (1.0 + e)) + 0.0 * x
+    return np.where(x >= 0, 1.0, e) / (1.0 + e)
 
 
-def _sigmoid_scalar(s: ScalarBuilder, x: Scalar) -> Scalar:
-    # exp of a negative number only: nothing overflows, and small results keep their accuracy
-    e, unit = s.math("exp", s.neg(s.abs(x))), one(s, x)
-    numerator = s.select(s.compare("lt", x, zero(s, x)), e, unit)
-    return s.div(numerator, s.add(unit, e))
-
-
-def _logaddexp_scalar(s: ScalarBuilder, a: Scalar, b: Scalar) -> Scalar:
-    # equal infinities have no difference
-    distance = s.select(s.compare("eq", a, b), zero(s, a), s.abs(s.sub(a, b)))
-    return s.add(s.maximum(a, b), s.math("log1p", s.math("exp", s.neg(distance))))
+def _logaddexp_error(
+    operands: Sequence[Array], errors: Sequence[Array], attributes: Attributes, results: Sequence[Array]
+) -> tuple[Array, ...]:
+    """Operands' errors are averaged; the sum of the larger operand and a term of at most log 2 may cancel."""
+    a, b = (np.abs(rules.as_floats(x)) for x in operands)
+    terms = np.where(np.isfinite(a) & np.isfinite(b), np.maximum(a, b) + _LN2, 0.0)
+    return (np.maximum(errors[0], errors[1]) + 4.0 * rules.roundoff(operands[0]) * terms,)
 
 
 def _power_of_integers(a: Array, b: Array) -> Array:
@@ -143,12 +140,12 @@ OPS_ELEMENTWISE_MATH: tuple[OpDef, ...] = (
         domain=_POSITIVE,
         ulp=1.5,
     ),
-    _function("exp", "e^x", np.exp, lambda b, t, x, y: b.mul(t, y)),
-    _function("exp2", "2^x", np.exp2, lambda b, t, x, y: b.mul(t, scaled(b, y, _LN2))),
+    _function("exp", "e^x", np.exp, lambda b, t, x, y: b.mul(t, y), ulp=1.0),
+    _function("exp2", "2^x", np.exp2, lambda b, t, x, y: b.mul(t, scaled(b, y, _LN2)), ulp=1.0),
     _function("expm1", "e^x - 1, accurate near 0", np.expm1, lambda b, t, x, y: b.mul(t, shifted(b, y, 1.0))),
-    _function("log", "Natural logarithm.", np.log, _over(lambda b, x: x), domain=_POSITIVE),
-    _function("log2", "Logarithm to base 2.", np.log2, _over(lambda b, x: scaled(b, x, _LN2)), domain=_POSITIVE),
-    _function("log10", "Logarithm to base 10.", np.log10, _over(lambda b, x: scaled(b, x, _LN10)), domain=_POSITIVE),
+    _function("log", "Natural logarithm.", np.log, _over(lambda b, x: x), domain=_POSITIVE, ulp=1.0),
+    _function("log2", "log₂ x", np.log2, _over(lambda b, x: scaled(b, x, _LN2)), domain=_POSITIVE, ulp=1.5),
+    _function("log10", "log₁₀ x", np.log10, _over(lambda b, x: scaled(b, x, _LN10)), domain=_POSITIVE, ulp=1.5),
     _function(
         "log1p", "log(1 + x), accurate near 0", np.log1p, _over(lambda b, x: shifted(b, x, 1.0)), domain=(-0.9, 10.0)
     ),
@@ -166,7 +163,7 @@ OPS_ELEMENTWISE_MATH: tuple[OpDef, ...] = (
     _function("atan", "Inverse tangent.", np.arctan, _over(lambda b, x: shifted(b, squared(b, x), 1.0))),
     _function("sinh", "Hyperbolic sine.", np.sinh, _times("cosh")),
     _function("cosh", "Hyperbolic cosine.", np.cosh, _times("sinh")),
-    _function("tanh", "Hyperbolic tangent.", np.tanh, lambda b, t, x, y: b.mul(t, _below_one(b, y))),
+    _function("tanh", "Hyperbolic tangent.", np.tanh, lambda b, t, x, y: b.mul(t, _below_one(b, y)), ulp=1.5),
     _function(
         "asinh",
         "Inverse hyperbolic sine.",
@@ -175,15 +172,15 @@ OPS_ELEMENTWISE_MATH: tuple[OpDef, ...] = (
     ),
     _function("acosh", "Inverse hyperbolic cosine.", np.arccosh, _of_acosh, domain=(1.01, 1e3)),
     _function("atanh", "Inverse hyperbolic tangent.", np.arctanh, _over(_below_one), domain=_UNIT),
-    _function("erf", "2/√π · ∫₀ˣ e^(-t²) dt", _erf, _gaussian(2.0 / math.sqrt(math.pi)), domain=(-4.0, 4.0)),
+    _function("erf", "2/√π · ∫₀ˣ e^(-t²) dt", _erf, _gaussian(2.0 / math.sqrt(math.pi)), domain=(-4.0, 4.0), ulp=1.0),
     _function(
         "erfc", "1 - erf(x), accurate for large x", _erfc, _gaussian(-2.0 / math.sqrt(math.pi)), domain=(-4.0, 4.0)
     ),
     map_op(
-        *("sigmoid", "1 / (1 + e^-x)", _sigmoid, _sigmoid_scalar),
+        *("sigmoid", "1 / (1 + e^-x)", _sigmoid, lambda s, x: s.math("sigmoid", x)),
         lambda b, t, x, y: b.mul(t, b.mul(y, complement(b, y))),
         domain=_ANGLE,
-        ulp=4.0,
+        ulp=2.0,
     ),
     map_op(
         *("pow", "a^b. Floats: C's pow. Integers wrap; for b < 0, 1 / a^-b truncated.", _power, _power_scalar),
@@ -210,12 +207,14 @@ OPS_ELEMENTWISE_MATH: tuple[OpDef, ...] = (
         commutative=True,
     ),
     map_op(
-        *("logaddexp", "log(e^a + e^b) without overflow.", np.logaddexp, _logaddexp_scalar),
+        *("logaddexp", "log(e^a + e^b) without overflow.", np.logaddexp),
+        lambda s, a, b: s.math("logaddexp", a, b),
         lambda b, t, x, y, z: b.mul(t, b.op("sigmoid", b.sub(x, y))),
         lambda b, t, x, y, z: b.mul(t, b.op("sigmoid", b.sub(y, x))),
         operands=2,
         domain=_ANGLE,
-        ulp=4.0,
+        ulp=1.0,
+        error=_logaddexp_error,
         commutative=True,
     ),
 )

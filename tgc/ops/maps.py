@@ -11,7 +11,7 @@ from tgc import dtypes
 from tgc.dtypes import DType
 from tgc.ir.graph import EMPTY, Array, Attributes, Node, Value
 from tgc.ir.kinds import OpKind
-from tgc.ir.opdef import Case, GraphBuilder, Jvp, Meaning, OpDef, Scalar, ScalarBody, ScalarBuilder, Vjp
+from tgc.ir.opdef import Case, ErrorBound, GraphBuilder, Jvp, Meaning, OpDef, Scalar, ScalarBody, ScalarBuilder, Vjp
 from tgc.ir.types import TensorType
 from tgc.ops import rules
 
@@ -88,6 +88,7 @@ def map_op(
     ulp: float = 0.5,
     exact: bool = False,
     commutative: bool = False,
+    error: ErrorBound | None = None,
     extra: Mapping[str, object] = EMPTY,
     only: Sequence[DType] = (),
 ) -> OpDef:
@@ -95,7 +96,8 @@ def map_op(
 
     ``meaning`` takes arrays, ``scalar`` a ScalarBuilder and scalars, each of ``partials`` what :data:`Partial` says; no
     partials: not differentiable. ``exact``: the scalar body gives exactly the rounded meaning. ``only``: the dtypes it
-    takes, if not all of the kinds ``takes``. ``domain``: one interval for all operands, or one for each.
+    takes, if not all of the kinds ``takes``. ``domain``: one interval for all operands, or one for each. ``error``:
+    where evaluating the map at the ends of its operands' intervals is not enough.
     """
     intervals = (domain,) * operands if isinstance(domain[0], (int, float)) else domain
     accepted = tuple(only) or tuple(sorted(dtypes_of(takes), key=lambda d: d is not dtypes.f32))
@@ -111,6 +113,7 @@ def map_op(
         jvp=map_jvp(partials) if partials else None,
         batch=rules.map_batch(name),
         ulp=ulp,
+        error=error,
         domain=intervals,
         cases=map_cases([(d,) * operands for d in accepted]),
         commutative=commutative,
