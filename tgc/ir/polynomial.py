@@ -172,6 +172,7 @@ def _check_divisor(d: Dim) -> Dim:
 
 
 def divide(a: Dim, b: Dim) -> Dim:
+    """``a // b``; :class:`ShapeError` for a constant ``b`` that is not positive."""
     b = _check_divisor(b)
     terms = _terms(a)
     if isinstance(b, Expr):
@@ -236,6 +237,7 @@ def _split(a: Terms, b: Expr) -> tuple[Dim, Terms]:
 
 
 def remainder(a: Dim, b: Dim) -> Dim:
+    """``a % b``; :class:`ShapeError` for a constant ``b`` that is not positive."""
     b = _check_divisor(b)
     if isinstance(b, Expr):
         if divide_exactly(_terms(a), b.terms) is not None:
