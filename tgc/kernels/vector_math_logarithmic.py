@@ -122,7 +122,8 @@ def logaddexp(a: Term, b: Term) -> Term:
     """log(e^a + e^b) = max(a, b) + log(1 + e^-|a - b|); its error is relative to the larger of both terms."""
     # equal infinities have no difference
     distance = where(a.equals(b), 0.0, (a - b).abs())
-    return where(a > b, a, b) + _log1p(exponential_not_positive(-distance))
+    larger = where(a > b, a, where(a.equals(a), b, a))
+    return larger + _log1p(exponential_not_positive(-distance))
 
 
 def inverse_hyperbolic_sine(x: Term) -> Term:

@@ -41,11 +41,14 @@ def cases(definition: OpDef) -> Iterator[Input]:
 
 
 def values(definition: OpDef, types: Sequence[TensorType], rng: np.random.Generator) -> tuple[Array, ...]:
-    """Random operands of ``types`` in the domain of ``definition``."""
-    return tuple(
+    """Random operands of ``types`` in the domain of ``definition``; in order where it takes them so."""
+    drawn = [
         random(t, rng, definition.domain[i] if i < len(definition.domain) else DEFAULT_DOMAIN)
         for i, t in enumerate(types)
-    )
+    ]
+    if "first_sorted" in definition.extra:
+        drawn[0] = np.sort(drawn[0])
+    return tuple(drawn)
 
 
 def random(type_: TensorType, rng: np.random.Generator, domain: tuple[float, float] = DEFAULT_DOMAIN) -> Array:
