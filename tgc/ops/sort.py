@@ -203,5 +203,6 @@ OPS_SORT: tuple[OpDef, ...] = (
         ),
         differentiable=False,
         foldable=True,
+        extra={"first_sorted": True},
     ),
 )
