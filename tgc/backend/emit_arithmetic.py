@@ -78,6 +78,8 @@ def divide(w: Writer, operation: Operation) -> str:
             return w.op(f"and {t} {x}, {literal(int(divisor) - 1, a.dtype, a.lanes)}")
         amount = literal(int(divisor).bit_length() - 1, a.dtype, a.lanes)
         return w.op(f"{'ashr' if a.dtype.kind == 'int' else 'lshr'} {t} {x}, {amount}")
+    if divisor == 0:
+        return literal(0, a.dtype, a.lanes)
     quotient = _quotient(w, operation, t, x, y)
     if name == "div" or (name == "floor_divide" and a.dtype.kind == "uint"):
         return quotient
@@ -97,8 +99,6 @@ def divide(w: Writer, operation: Operation) -> str:
 
 def _quotient(w: Writer, operation: Operation, t: str, x: str, y: str) -> str:
     a, b = operation.operands
-    if b.constant == 0:
-        return literal(0, a.dtype, a.lanes)
     signed = a.dtype.kind == "int"
     mnemonic = "sdiv" if signed else "udiv"
     if b.constant is not None and b.constant != -1:
