@@ -19,6 +19,8 @@ from passes.instruments import Instrument, Step
 from passes.memory_plan import MemoryPlan
 from tgc.errors import CompilerBug, TgcError, UserError
 from tgc.ir.graph import Module
+from tgc.ir.parser import parse_module
+from tgc.ir.printer import print_module
 
 _ALL: tuple[type[Pass], ...] = (
     Canonicalize,
@@ -164,3 +166,30 @@ def _option(pass_name: str, name: str, text: str, default: object) -> bool | int
             f"pass {pass_name}: option {name} takes {type(default).__name__}, not {text!r}",
         ) from None
     return text
+
+
+def run_text(
+    text: str,
+    pipeline: str | Pipeline,
+    *,
+    context: PassContext | None = None,
+    instruments: Sequence[Instrument] = (),
+    source: str = "<text>",
+    locations: bool = False,
+) -> str:
+    """The module that ``text`` states, after the pipeline, as text: what `tgc opt` does.
+
+    >>> print(run_text('''module @m { func @f(%x: f32[2]) -> (f32[2]) {
+    ...   %y = reshape(%x) {shape = [2]}
+    ...   return %y
+    ... } }''', "canonicalize"))
+    module @m {
+      func @f(%x: f32[2]) -> (f32[2]) {
+        return %x
+      }
+    }
+    """
+    context = context or PassContext()
+    passes = parse_pipeline(pipeline) if isinstance(pipeline, str) else pipeline
+    module = parse_module(text, context.table, source=source)
+    return print_module(passes.run(module, context, instruments=instruments), locations=locations)
