@@ -19,6 +19,7 @@ def convert(w: Writer, operation: Operation) -> str:
 
 
 def bitcast(w: Writer, operation: Operation) -> str:
+    """The same bits in other types."""
     (a,), (result,) = operation.operands, operation.results
     source, target = register_type(a.dtype, a.lanes), register_type(result.dtype, result.lanes)
     return w.name(a) if source == target else w.op(f"bitcast {source} {w.name(a)} to {target}")

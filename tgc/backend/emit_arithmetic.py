@@ -32,11 +32,13 @@ def binary(w: Writer, operation: Operation) -> str:
 
 
 def bitwise(w: Writer, operation: Operation) -> str:
+    """bit_and, bit_or and bit_xor."""
     _, t, x, y = _parts(w, operation)
     return w.op(f"{_BITWISE[operation.name]} {t} {x}, {y}")
 
 
 def bit_not(w: Writer, operation: Operation) -> str:
+    """Exclusive or with all ones."""
     (a,) = operation.operands
     minus_one = literal(True if a.dtype.kind == "bool" else -1, a.dtype, a.lanes)
     return w.op(f"xor {w.typed(a)}, {minus_one}")
@@ -233,6 +235,7 @@ def rounding(w: Writer, operation: Operation) -> str:
 
 
 def compare(w: Writer, operation: Operation) -> str:
+    """A comparison that is false on NaN, but for ne."""
     a, t, x, y = _parts(w, operation)
     predicate = str(operation.attributes[0])
     if a.dtype.is_float:
@@ -242,6 +245,7 @@ def compare(w: Writer, operation: Operation) -> str:
 
 
 def select(w: Writer, operation: Operation) -> str:
+    """A choice by lanes, or of whole vectors."""
     condition, a, b = operation.operands
     return w.op(f"select {w.typed(condition)}, {w.typed(a)}, {w.typed(b)}")
 
@@ -265,26 +269,31 @@ def multiply_high(w: Writer, operation: Operation) -> str:
 
 
 def splat(w: Writer, operation: Operation) -> str:
+    """A scalar in every lane."""
     (a,) = operation.operands
     return w.splat(register_type(a.dtype, 1), w.name(a), operation.results[0].lanes)
 
 
 def extract(w: Writer, operation: Operation) -> str:
+    """One lane."""
     return w.op(f"extractelement {w.typed(operation.operands[0])}, i64 {operation.attributes[0]}")
 
 
 def insert(w: Writer, operation: Operation) -> str:
+    """One lane replaced."""
     into, value = operation.operands
     return w.op(f"insertelement {w.typed(into)}, {w.typed(value)}, i64 {operation.attributes[0]}")
 
 
 def lane_indices(w: Writer, operation: Operation) -> str:
+    """A literal vector 0, 1, 2, ..."""
     (result,) = operation.results
     element = register_type(result.dtype, 1)
     return "<" + ", ".join([f"{element} {lane}" for lane in range(result.lanes)]) + ">"
 
 
 def shuffle(w: Writer, operation: Operation) -> str:
+    """Lanes of two vectors at constant positions."""
     a, b = operation.operands
     mask = operation.attributes
     positions = ", ".join([f"i32 {m}" for m in mask])

@@ -33,6 +33,7 @@ def address(w: Writer, buffer: Buffer, offset: Value) -> str:
 
 
 def load(w: Writer, operation: Operation) -> str:
+    """Consecutive elements to registers."""
     (result,) = operation.results
     buffer, lanes = operation.buffer, result.lanes
     kind = operation.attributes[1]
@@ -59,6 +60,7 @@ def load(w: Writer, operation: Operation) -> str:
 
 
 def store(w: Writer, operation: Operation) -> str:
+    """Registers to consecutive elements."""
     value = operation.operands[1]
     buffer, lanes = operation.buffer, value.lanes
     kind = operation.attributes[1]
@@ -88,6 +90,7 @@ def store(w: Writer, operation: Operation) -> str:
 
 
 def gather(w: Writer, operation: Operation) -> str:
+    """Loads from an offset for each lane."""
     (result,) = operation.results
     buffer, lanes = operation.buffer, result.lanes
     guard = operation.operands[1] if operation.attributes[1] else None
@@ -112,6 +115,7 @@ def gather(w: Writer, operation: Operation) -> str:
 
 
 def scatter(w: Writer, operation: Operation) -> str:
+    """Stores to an offset for each lane."""
     offsets, value = operation.operands[:2]
     buffer, lanes = operation.buffer, value.lanes
     guard = operation.operands[2] if operation.attributes[1] else None
@@ -138,6 +142,7 @@ def scatter(w: Writer, operation: Operation) -> str:
 
 
 def prefetch(w: Writer, operation: Operation) -> str:
+    """A hint to the cache."""
     pointer = address(w, operation.buffer, operation.operands[0])
     write = "1" if operation.attributes[1] else "0"
     w.call("llvm.prefetch.p0", "void", ("ptr", pointer), ("i32", write), ("i32", "3"), ("i32", "1"))

@@ -44,6 +44,7 @@ def memory_type(dtype: DType, lanes: int) -> str:
 
 
 def vector(element: str, lanes: int) -> str:
+    """A vector type, or its element for one lane."""
     return element if lanes == 1 else f"<{lanes} x {element}>"
 
 

@@ -167,6 +167,7 @@ def is_index(value: Value) -> bool:
 
 
 def is_condition(value: Value) -> bool:
+    """Whether a value can decide a branch."""
     return value.dtype is bool_ and value.lanes == 1
 
 
