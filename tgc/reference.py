@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
@@ -395,4 +396,4 @@ def _fusion(context: _Context, node: Node, operands: Sequence[_Known]) -> Sequen
     return _outputs(context, region.results, operands)
 
 
-_CONTROL = {"cond": _cond, "while_loop": _while_loop, "scan": _scan, "fusion": _fusion}
+_CONTROL = MappingProxyType({"cond": _cond, "while_loop": _while_loop, "scan": _scan, "fusion": _fusion})

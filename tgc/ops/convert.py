@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import MappingProxyType
 
 import numpy as np
 
@@ -15,7 +16,7 @@ from tgc.ir.types import TensorType
 from tgc.ops import rules
 from tgc.ops.maps import ANYWHERE, map_cases, map_jvp, map_vjp
 
-_DTYPE = {"dtype": AttributeSpec("the result's dtype")}
+_DTYPE = MappingProxyType({"dtype": AttributeSpec("the result's dtype")})
 
 
 def converted(x: Array, dtype: DType) -> Array:

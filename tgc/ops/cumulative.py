@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import MappingProxyType
 
 import numpy as np
 
@@ -16,10 +17,12 @@ from tgc.ops.maps import Interval, dtypes_of
 
 Optionals = Sequence[Value | None]
 
-_ATTRIBUTES = {
-    "axis": AttributeSpec("dimension along which it runs"),
-    "reverse": AttributeSpec("whether it runs from the last element to the first", required=False, default=False),
-}
+_ATTRIBUTES = MappingProxyType(
+    {
+        "axis": AttributeSpec("dimension along which it runs"),
+        "reverse": AttributeSpec("whether it runs from the last element to the first", required=False, default=False),
+    }
+)
 
 
 def accumulated(fold: np.ufunc, x: Array, axis: int, *, reverse: bool) -> Array:

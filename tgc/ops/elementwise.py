@@ -19,10 +19,12 @@ _POSITIVE = (1e-3, 1e3)
 
 
 def zero(s: ScalarBuilder, x: Scalar) -> Scalar:
+    """0 in the dtype of ``x``."""
     return s.constant(0, s.dtype(x))
 
 
 def one(s: ScalarBuilder, x: Scalar) -> Scalar:
+    """1 in the dtype of ``x``."""
     return s.constant(1, s.dtype(x))
 
 
@@ -31,7 +33,7 @@ def bits_of(s: ScalarBuilder, x: Scalar) -> Scalar:
     return s.bitcast(x, i32 if s.dtype(x) is f32 else i64)
 
 
-def magnitude(s: ScalarBuilder, x: Scalar) -> Scalar:
+def _magnitude(s: ScalarBuilder, x: Scalar) -> Scalar:
     return x if s.dtype(x).kind == "uint" else s.abs(x)
 
 
@@ -183,7 +185,7 @@ def _of_clamp(b: GraphBuilder, t: Value, x: Value, low: Value, high: Value, resu
 _ARITHMETIC: tuple[OpDef, ...] = (
     map_op("neg", "-x", np.negative, lambda s, x: s.neg(x), _negated, takes=rules.NUMERIC, exact=True),
     map_op(
-        *("abs", "|x|; the smallest signed integer stays itself. Gradient 0 at 0.", np.abs, magnitude),
+        *("abs", "|x|; the smallest signed integer stays itself. Gradient 0 at 0.", np.abs, _magnitude),
         lambda b, t, x, y: b.mul(t, b.op("sign", x)),
         takes=rules.NUMERIC,
         exact=True,

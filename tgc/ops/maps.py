@@ -142,6 +142,7 @@ def complement(b: GraphBuilder, x: Value) -> Value:
 
 
 def squared(b: GraphBuilder, x: Value) -> Value:
+    """``x · x``."""
     return b.op("square", x)
 
 

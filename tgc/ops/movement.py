@@ -40,6 +40,8 @@ def linear_jvp(b: GraphBuilder, node: Node, tangents: Optionals) -> list[Value |
 
 
 def unary_vjp(rule: Callable[[GraphBuilder, Node, Value], Value]) -> Vjp:
+    """The vjp of an op of one operand, from ``rule(builder, node, cotangent)``."""
+
     def vjp(b: GraphBuilder, node: Node, cotangents: Optionals) -> list[Value | None]:
         (t,) = cotangents
         return [None if t is None else rule(b, node, t)]
@@ -60,6 +62,7 @@ def movement(
     operands: int | None = 1,
     jvp: Jvp = linear_jvp,
 ) -> OpDef:
+    """An op that moves elements: ``attributes`` by name and meaning; it takes every dtype."""
     types, first = cases[0]
     others = [(tuple(TensorType(d, t.shape) for t in types), first) for d in DTYPES.values() if d is not f32]
     return OpDef(
@@ -79,8 +82,9 @@ def movement(
     )
 
 
-def case(*shapes: tuple[int, ...], **attributes: object) -> Case:
-    return (tuple(TensorType(f32, s) for s in shapes), attributes)  # type: ignore[return-value]
+def case(attributes: Attributes, *shapes: tuple[int, ...]) -> Case:
+    """A case of f32 operands of those shapes."""
+    return (tuple(TensorType(f32, s) for s in shapes), attributes)
 
 
 # -- reshape and transpose ---------------------------------------------------------------------------------------
@@ -189,7 +193,12 @@ OPS_MOVEMENT: tuple[OpDef, ...] = (
         _reshape,
         unary_vjp(_reshape_vjp),
         rules.shifted_batch("reshape", _with_size),
-        [case((2, 3), shape=(3, 2)), case((4,), shape=(2, 1, 2)), case((0, 3), shape=(5, 0)), case((1,), shape=())],
+        [
+            case({"shape": (3, 2)}, (2, 3)),
+            case({"shape": (2, 1, 2)}, (4,)),
+            case({"shape": (5, 0)}, (0, 3)),
+            case({"shape": ()}, (1,)),
+        ],
     ),
     movement(
         "transpose",
@@ -199,7 +208,11 @@ OPS_MOVEMENT: tuple[OpDef, ...] = (
         _transpose,
         unary_vjp(_transpose_vjp),
         rules.shifted_batch("transpose", _transpose_shift),
-        [case((2, 3), permutation=(1, 0)), case((2, 3, 4), permutation=(2, 0, 1)), case((0, 1), permutation=(1, 0))],
+        [
+            case({"permutation": (1, 0)}, (2, 3)),
+            case({"permutation": (2, 0, 1)}, (2, 3, 4)),
+            case({"permutation": (1, 0)}, (0, 1)),
+        ],
     ),
     movement(
         "broadcast",
@@ -210,11 +223,11 @@ OPS_MOVEMENT: tuple[OpDef, ...] = (
         unary_vjp(_broadcast_vjp),
         rules.shifted_batch("broadcast", _broadcast_shift),
         [
-            case((3,), shape=(2, 3), axes=(1,)),
-            case((), shape=(2, 3), axes=()),
-            case((1, 3), shape=(4, 3), axes=(0, 1)),
-            case((3, 1), shape=(3, 2, 5), axes=(0, 2)),
-            case((1,), shape=(0,), axes=(0,)),
+            case({"shape": (2, 3), "axes": (1,)}, (3,)),
+            case({"shape": (2, 3), "axes": ()}, ()),
+            case({"shape": (4, 3), "axes": (0, 1)}, (1, 3)),
+            case({"shape": (3, 2, 5), "axes": (0, 2)}, (3, 1)),
+            case({"shape": (0,), "axes": (0,)}, (1,)),
         ],
     ),
     movement(
@@ -225,6 +238,6 @@ OPS_MOVEMENT: tuple[OpDef, ...] = (
         _reverse,
         unary_vjp(_reverse_vjp),
         rules.shifted_batch("reverse", rules.shift_axes),
-        [case((2, 3), axes=(1,)), case((2, 3), axes=(0, 1)), case((0, 1), axes=(0,))],
+        [case({"axes": (1,)}, (2, 3)), case({"axes": (0, 1)}, (2, 3)), case({"axes": (0,)}, (0, 1))],
     ),
 )

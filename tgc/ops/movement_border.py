@@ -166,10 +166,10 @@ OPS_MOVEMENT_BORDER: tuple[OpDef, ...] = (
         unary_vjp(_slice_vjp),
         rules.shifted_batch("slice", _slice_shift),
         [
-            case((4, 5), start=(1, 0), stop=(3, 5), step=(1, 2)),
-            case((7,), start=(1,), stop=(6,), step=(3,)),
-            case((4,), start=(2,), stop=(2,), step=(2,)),
-            case((0, 1), start=(0, 0), stop=(0, 1), step=(1, 1)),
+            case({"start": (1, 0), "stop": (3, 5), "step": (1, 2)}, (4, 5)),
+            case({"start": (1,), "stop": (6,), "step": (3,)}, (7,)),
+            case({"start": (2,), "stop": (2,), "step": (2,)}, (4,)),
+            case({"start": (0, 0), "stop": (0, 1), "step": (1, 1)}, (0, 1)),
         ],
     ),
     movement(
@@ -181,10 +181,10 @@ OPS_MOVEMENT_BORDER: tuple[OpDef, ...] = (
         _pad_vjp,
         _pad_batch,
         [
-            case((2, 3), (), low=(1, 0), high=(0, 2), interior=(0, 1)),
-            case((4,), (), low=(0,), high=(1,), interior=(2,)),
-            case((0,), (), low=(1,), high=(2,), interior=(3,)),
-            case((1,), (), low=(0,), high=(0,), interior=(2,)),
+            case({"low": (1, 0), "high": (0, 2), "interior": (0, 1)}, (2, 3), ()),
+            case({"low": (0,), "high": (1,), "interior": (2,)}, (4,), ()),
+            case({"low": (1,), "high": (2,), "interior": (3,)}, (0,), ()),
+            case({"low": (0,), "high": (0,), "interior": (2,)}, (1,), ()),
         ],
         operands=2,
     ),
@@ -196,7 +196,7 @@ OPS_MOVEMENT_BORDER: tuple[OpDef, ...] = (
         _concatenate,
         _concatenate_vjp,
         rules.shifted_batch("concatenate", rules.shift_axis),
-        [case((2, 3), (2, 1), (2, 0), axis=1), case((3,), axis=0), case((1, 2), (4, 2), axis=0)],
+        [case({"axis": 1}, (2, 3), (2, 1), (2, 0)), case({"axis": 0}, (3,)), case({"axis": 0}, (1, 2), (4, 2))],
         operands=None,
     ),
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from math import prod
+from types import MappingProxyType
 
 import numpy as np
 
@@ -19,8 +20,8 @@ from tgc.ops.maps import Interval, dtypes_of, where
 
 Fold = Callable[[Array, tuple[int, ...]], Array]
 
-_AXES = {"axes": AttributeSpec("dimensions to fold, increasing; they are not in the result")}
-_AXIS = {"axis": AttributeSpec("dimension to search; it is not in the result")}
+_AXES = MappingProxyType({"axes": AttributeSpec("dimensions to fold, increasing; they are not in the result")})
+_AXIS = MappingProxyType({"axis": AttributeSpec("dimension to search; it is not in the result")})
 
 
 def reduced_shape(shape: Sequence[Dim], axes: Sequence[int]) -> tuple[Dim, ...]:

@@ -145,6 +145,7 @@ def concrete(type_: TensorType) -> tuple[int, ...]:
 
 
 def listed(values: Sequence[object]) -> str:
+    """The values, separated by commas."""
     return ", ".join(map(str, values))
 
 
@@ -280,6 +281,7 @@ Floats = NDArray[np.float64]
 
 
 def as_floats(x: Array) -> Floats:
+    """``x`` in f64."""
     return np.asarray(x, dtype=np.float64)
 
 
