@@ -8,8 +8,10 @@ from types import MappingProxyType
 from tgc.ir.opdef import OpDef
 from tgc.ops.composite import OPS_COMPOSITE
 from tgc.ops.composite_activation import OPS_COMPOSITE_ACTIVATION
+from tgc.ops.composite_attention import OPS_COMPOSITE_ATTENTION
 from tgc.ops.composite_loss import OPS_COMPOSITE_LOSS
 from tgc.ops.composite_norm import OPS_COMPOSITE_NORM
+from tgc.ops.composite_recurrent import OPS_COMPOSITE_RECURRENT
 from tgc.ops.contract import OPS_CONTRACT
 from tgc.ops.control import OPS_CONTROL
 from tgc.ops.convert import OPS_CONVERT
@@ -53,6 +55,8 @@ OPS: Mapping[str, OpDef] = MappingProxyType(
             *OPS_COMPOSITE_ACTIVATION,
             *OPS_COMPOSITE_NORM,
             *OPS_COMPOSITE_LOSS,
+            *OPS_COMPOSITE_ATTENTION,
+            *OPS_COMPOSITE_RECURRENT,
         )
     }
 )
