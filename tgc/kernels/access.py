@@ -1,0 +1,368 @@
+"""The evaluator that every schedule shares: emits the code that computes a region's values at an index.
+
+Schedules walk an iteration space; at each place of it a :class:`Point` computes results, for one element or for several
+consecutive ones along the vector axis. Strides are known when code is emitted, so that each leaf becomes a vector load,
+a scalar, or a gather.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TypeAlias
+
+from tgc.dtypes import DType, i32, i64
+from tgc.errors import CompilerBug
+from tgc.ir import graph
+from tgc.ir.dims import Dim
+from tgc.ir.graph import Graph, Node
+from tgc.ir.opdef import OpTable
+from tgc.ir.types import TensorType
+from tgc.kernels.access_conditional import CONDITIONAL, Guard, both
+from tgc.kernels.access_movement import LINEAR, Coordinates, divides_nothing, reshaped
+from tgc.kernels.builder import KernelBuilder
+from tgc.kernels.indices import Index, inner
+from tgc.kernels.ir import Buffer, Value
+from tgc.ops import rules
+
+ALWAYS = Guard()
+Key: TypeAlias = "tuple[graph.Value, Coordinates, Guard]"
+
+
+class Evaluator:
+    """A region, the kernel that is being built for it, and the buffers that the kernel has."""
+
+    def __init__(self, builder: KernelBuilder, region: Graph, table: OpTable) -> None:
+        self.builder = builder
+        self.region = region
+        self.table = table
+        self._buffers: dict[str, Buffer] = {}
+        self._values: dict[int, Value] = {}
+        self._ranges: dict[int, tuple[Dim, int]] = {}
+        self._physical: dict[TensorType, tuple[tuple[Dim, ...], Dim]] = {}
+
+    # -- buffers ---------------------------------------------------------------------------------------------------
+
+    def parameter(self, i: int) -> Buffer:
+        """The buffer of the region's i-th parameter, declared when first asked for."""
+        type_ = self.region.parameters[i].type
+        return self.buffer(f"p{i}", type_.dtype, type_.buffer_size, "read")
+
+    def result(self, i: int) -> Buffer:
+        """The buffer of the region's i-th result. It may be the memory of a parameter that is read at the same index."""
+        type_ = self.region.results[i].type
+        return self.buffer(f"r{i}", type_.dtype, type_.buffer_size, "write")
+
+    def buffer(self, name: str, dtype: DType, size: Dim, access: str) -> Buffer:
+        """A buffer by its name, declared when first asked for."""
+        found = self._buffers.get(name)
+        if found is None:
+            found = self._buffers[name] = self.builder.buffer(name, dtype, size, access)
+        return found
+
+    # -- indices ---------------------------------------------------------------------------------------------------
+
+    def index(self, value: Value | Dim, *, lane: Dim = 0, bound: Dim | None = None, step: int = 1) -> Index:
+        """An index that is ``value + lane · (number of the lane)``.
+
+        ``bound``: ``value`` lies in 0..bound and is a multiple of ``step``, which resolves the tiles of layouts.
+        """
+        if not isinstance(value, Value):
+            return Index(constant=value, lane=lane)
+        if value.constant is not None:
+            return Index(constant=int(value.constant), lane=lane)
+        self._values[value.number] = value
+        if bound is not None:
+            self._ranges[value.number] = (bound, step)
+        return Index(((value.number, 1),), lane=lane)
+
+    def opaque(self, value: Value) -> Index:
+        """An index that is data: a scalar, or a vector with one index for each lane."""
+        if value.lanes == 1:
+            return self.index(value)
+        self._values[value.number] = value
+        return Index(vectors=((value.number, 1),))
+
+    def scalar(self, index: Index) -> Value:
+        """The part of an index that is the same in every lane, as a value."""
+        b = self.builder
+        total: Value | None = None
+        for number, coefficient in index.terms:
+            term = b.mul(self._values[number], b.index(coefficient))
+            total = term if total is None else b.add(total, term)
+        constant = b.index(index.constant)
+        return constant if total is None else b.add(total, constant)
+
+    def vector(self, index: Index, lanes: int, dtype: DType = i64) -> Value:
+        """An index in every lane, in ``dtype`` (i64, or i32 where it is known to fit)."""
+        b = self.builder
+        total = b.convert(self.scalar(index), dtype)
+        if lanes == 1 or index.uniform:
+            return total
+        if index.lane != 0:
+            ramp = b.lane_indices(lanes, dtype)
+            if index.lane != 1:
+                ramp = b.mul(ramp, b.convert(b.index(index.lane), dtype))
+            total = ramp if total.constant == 0 else b.add(ramp, total)
+        for number, coefficient in index.vectors:
+            term = b.convert(self._values[number], dtype)
+            if coefficient != 1:
+                term = b.mul(term, b.convert(b.index(coefficient), dtype))
+            total = term if total.constant == 0 else b.add(term, total)
+        return total
+
+    def divide(self, index: Index, by: Dim, lanes: int) -> tuple[Index, Index]:
+        """Quotient and remainder; linear where that can be proven."""
+        if by == 1:
+            return index, Index()
+        whole = tuple([(n, c // by) for n, c in index.terms if c % by == 0])
+        rest = tuple([(n, c) for n, c in index.terms if c % by != 0])
+        even_lane, even_constant = index.lane % by == 0, index.constant % by == 0
+        remainder = Index(
+            rest,
+            0 if even_constant else index.constant,
+            0 if even_lane else index.lane,
+            index.vectors,
+        )
+        quotient = Index(whole, index.constant // by if even_constant else 0, index.lane // by if even_lane else 0)
+        if self._stays_below(remainder, by, lanes):
+            return quotient, remainder
+        b = self.builder
+        number = self.vector(index, lanes)
+        divisor = b.index(by)
+        return self.opaque(b.floor_divide(number, divisor)), self.opaque(b.modulo(number, divisor))
+
+    def _stays_below(self, index: Index, limit: Dim, lanes: int) -> bool:
+        """Whether an index provably lies in 0..limit."""
+        if index.is_constant:
+            return isinstance(index.constant, int) and isinstance(limit, int) and 0 <= index.constant < limit
+        if index.vectors or index.constant != 0:
+            return False
+        if not index.terms:
+            return index.lane == 1 and isinstance(limit, int) and lanes <= limit
+        if len(index.terms) != 1 or index.terms[0][1] != 1:
+            return False
+        bound, step = self._ranges.get(index.terms[0][0], (None, 1))
+        if bound is None or bound != limit:
+            return False
+        return index.lane == 0 or index.lane == 1 and lanes == step and limit % lanes == 0
+
+    def address(self, type_: TensorType, at: Coordinates, lanes: int) -> Index:
+        """The offset, in elements, of a logical index in a buffer of that type."""
+        found = self._physical.get(type_)
+        if found is None:
+            layout = type_.layout
+            found = self._physical[type_] = (type_.strides, 0 if layout is None else layout.origin(type_.shape))
+        strides, origin = found
+        if type_.layout is None or not type_.layout.tiles:
+            return inner(at, strides, origin)
+        blocks = list(at)
+        offset = Index(constant=origin)
+        for (dimension, size), stride in zip(type_.layout.tiles, type_.layout.tile_strides(), strict=True):
+            margin = type_.layout.margins[dimension][0] if type_.layout.margins else 0
+            quotient, remainder = self.divide(blocks[dimension].shifted(margin), size, lanes)
+            blocks[dimension] = quotient
+            offset = offset.plus(remainder.scaled(stride))
+        return offset.plus(inner(blocks, strides))
+
+    def point(
+        self, lanes: int = 1, count: Value | None = None, overrides: Mapping[graph.Value, Value] | None = None
+    ) -> Point:
+        """A place to compute at: ``lanes`` elements of which the leading ``count`` are real (None: all of them).
+
+        ``overrides``: values of the region that are in registers already, at whatever index they are asked for.
+        """
+        return Point(self, lanes, count, dict(overrides or {}), {})
+
+
+class Point:
+    """Computes values of the region in one block of the kernel; what it has computed it does not compute again.
+
+    Use it only in the block where it was made, and :meth:`nested` ones in the blocks inside.
+    """
+
+    def __init__(
+        self,
+        evaluator: Evaluator,
+        lanes: int,
+        count: Value | None,
+        overrides: dict[graph.Value, Value],
+        known: dict[Key, Value],
+    ) -> None:
+        self.evaluator = evaluator
+        self.builder = evaluator.builder
+        self.lanes = lanes
+        self.count = count
+        self.overrides = overrides
+        self._known = known
+
+    def nested(
+        self, lanes: int = 1, count: Value | None = None, overrides: Mapping[graph.Value, Value] | None = None
+    ) -> Point:
+        """A point in an inner block, which knows what this one knows. Only what is uniform may differ in lanes."""
+        return Point(self.evaluator, lanes, count, {**self.overrides, **(overrides or {})}, dict(self._known))
+
+    def value(self, v: graph.Value, at: Coordinates, guard: Guard = ALWAYS) -> Value:
+        """Value ``v`` at index ``at``: a vector, or a scalar where all lanes have the same.
+
+        Where ``guard`` does not hold nothing is read and the value is arbitrary.
+        """
+        known = self._known
+        first: Key = (v, at, guard)
+        pending = [first]
+        while pending:
+            key = pending[-1]
+            if key in known:
+                pending.pop()
+                continue
+            v, at, guard = key
+            overridden = self.overrides.get(v)
+            if overridden is not None:
+                known[key] = overridden
+                continue
+            reads = self._reads(v.node, at, guard)
+            if reads is None:
+                known[key] = self._leaf(v, at, guard)
+                continue
+            missing = [read for read in reads if read not in known]
+            if missing:
+                pending += reversed(missing)
+                continue
+            known[key] = self._computed(v.node, [known[read] for read in reads])
+        return known[first]
+
+    def _reads(self, node: Node, at: Coordinates, guard: Guard) -> list[Key] | None:
+        """The operands that an op needs, and where; None if it does not tell without emitting code."""
+        linear = LINEAR.get(node.op)
+        if linear is not None:
+            at = linear(node, at)
+        elif node.op == "reshape":
+            at = reshaped(node, at, self.divide)
+        elif self.evaluator.table[node.op].scalar is None:
+            return None
+        if guard.vector is not None and all(i.uniform for i in at):
+            guard = Guard(guard.scalar)
+        return [(operand, at, guard) for operand in node.operands]
+
+    def _computed(self, node: Node, operands: list[Value]) -> Value:
+        definition = self.evaluator.table[node.op]
+        if definition.scalar is None:
+            return operands[0]
+        b, dtype = self.builder, node.types[0].dtype
+        wide = [b.convert(x, x.dtype.compute) for x in operands]
+        result: Value = definition.scalar(b, wide, node.attributes, dtype.compute)
+        return b.convert(result, dtype)
+
+    def _leaf(self, v: graph.Value, at: Coordinates, guard: Guard) -> Value:
+        node, b = v.node, self.builder
+        if node.op == "constant":
+            literal = node.attributes["value"]
+            if not isinstance(literal, (bool, int, float)):
+                raise CompilerBug(f"the constant {literal!r} is no number", stage="schedule")
+            return b.constant(literal, v.dtype)
+        if node.op == "parameter":
+            buffer = self.evaluator.parameter(rules.integer(node.attributes, "index"))
+            return self.load(buffer, self.evaluator.address(v.type, at, self.lanes), guard)
+        if node.op == "iota":
+            index = at[rules.integer(node.attributes, "axis")]
+            narrow = v.dtype.is_integer and v.dtype.bits in (32, 64)
+            number = self.evaluator.vector(index, self.lanes, v.dtype if narrow else i64)
+            return b.convert(number, v.dtype)
+        rule = CONDITIONAL.get(node.op)
+        if rule is None:
+            raise CompilerBug(f"{node.op} is neither a map nor a read, and its value is not given", stage="schedule")
+        return rule(self, node, at, guard)
+
+    # -- what the rules of reads ask for ---------------------------------------------------------------------------
+
+    def number(self, index: Index) -> Value:
+        """An index as i64: a scalar if it is uniform, else a vector."""
+        return self.evaluator.vector(index, self.lanes)
+
+    def opaque(self, value: Value) -> Index:
+        return self.evaluator.opaque(value)
+
+    def divide(self, index: Index, by: Dim) -> tuple[Index, Index]:
+        return self.evaluator.divide(index, by, self.lanes)
+
+    # -- memory ----------------------------------------------------------------------------------------------------
+
+    def load(self, buffer: Buffer, offset: Index, guard: Guard = ALWAYS) -> Value:
+        """What lies at ``offset``: a scalar if it is uniform, else a vector, by the cheapest loads for its stride."""
+        b, lanes = self.builder, self.lanes
+        if lanes == 1 or offset.uniform:
+            return b.load(buffer, self.evaluator.scalar(offset), mask=guard.scalar)
+        free = guard == ALWAYS and self.count is None
+        if not offset.vectors and offset.lane == 1:
+            start = self.evaluator.scalar(offset)
+            if guard.vector is not None:
+                return b.load(buffer, start, lanes, mask=self._mask(guard))
+            return b.load(buffer, start, lanes, count=self._count(guard))
+        if free and not offset.vectors and offset.lane == -1:
+            start = self.evaluator.scalar(offset.shifted(1 - lanes))
+            loaded = b.load(buffer, start, lanes)
+            return b.shuffle(loaded, loaded, tuple(range(lanes - 1, -1, -1)))
+        if free and not offset.vectors and offset.lane == 2:
+            # the second load begins at the first one's last element: not one beyond those that are wanted is read
+            start = self.evaluator.scalar(offset)
+            low, high = b.load(buffer, start, lanes), b.load(buffer, b.add(start, lanes - 1), lanes)
+            half = (lanes + 1) // 2
+            return b.shuffle(low, high, tuple([2 * i if i < half else 2 * i + 1 for i in range(lanes)]))
+        return b.gather(buffer, self._offsets(buffer, offset), mask=self._mask(guard))
+
+    def store(self, buffer: Buffer, offset: Index, value: Value, guard: Guard = ALWAYS) -> None:
+        """The value, or its real lanes, to ``offset``."""
+        b, lanes = self.builder, self.lanes
+        if lanes == 1:
+            b.store(buffer, self.evaluator.scalar(offset), value, mask=guard.scalar)
+            return
+        value = b.splat(value, lanes)
+        if offset.vectors or offset.lane != 1:
+            b.scatter(buffer, self._offsets(buffer, offset), value, mask=self._mask(guard))
+        elif guard.vector is not None:
+            b.store(buffer, self.evaluator.scalar(offset), value, mask=self._mask(guard))
+        else:
+            b.store(buffer, self.evaluator.scalar(offset), value, count=self._count(guard))
+
+    def _offsets(self, buffer: Buffer, offset: Index) -> Value:
+        # offsets of 32 bits take half as many instructions; masked lanes may lie outside by a vector's stride
+        small = isinstance(buffer.size, int) and buffer.size < 2**30 and not offset.vectors
+        narrow = small and isinstance(offset.lane, int) and abs(offset.lane) * self.lanes < 2**30
+        return self.builder.splat(self.evaluator.vector(offset, self.lanes, i32 if narrow else i64), self.lanes)
+
+    def _count(self, guard: Guard) -> Value | None:
+        if guard.scalar is None:
+            return self.count
+        b = self.builder
+        return b.select(guard.scalar, b.index(self.lanes) if self.count is None else self.count, b.index(0))
+
+    def _mask(self, guard: Guard) -> Value | None:
+        b = self.builder
+        if self.count is not None:
+            guard = both(b, guard, b.compare("lt", b.lane_indices(self.lanes), self.count))
+        if guard.scalar is None:
+            return guard.vector
+        whole = b.splat(guard.scalar, self.lanes)
+        return whole if guard.vector is None else b.bit_and(whole, guard.vector)
+
+    # -- moving work out of loops ----------------------------------------------------------------------------------
+
+    def hoist(self, v: graph.Value, at: Coordinates, variable: int) -> None:
+        """Computes here what ``v`` needs at ``at`` that does not depend on ``variable`` nor on the lane.
+
+        ``variable`` is the number of a value that is not defined yet: the index of a loop that follows.
+        """
+        pending = [(v, at)]
+        seen = set(pending)
+        while pending:
+            v, at = pending.pop()
+            if v.node.op in ("constant", "iota") or v in self.overrides:
+                continue
+            if all(i.uniform and not i.depends_on(variable) for i in at):
+                self.value(v, at)
+                continue
+            if v.node.op in CONDITIONAL or v.node.op == "reshape" and not divides_nothing(v.node):
+                continue
+            for operand, read, _ in self._reads(v.node, at, ALWAYS) or ():
+                if (operand, read) not in seen:
+                    seen.add((operand, read))
+                    pending.append((operand, read))

@@ -1,0 +1,192 @@
+"""Reads that depend on conditions or on data: pad, concatenate, gather, dynamic slices."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Final, NamedTuple, Protocol
+
+from tgc.dtypes import i64
+from tgc.ir import graph
+from tgc.ir.dims import Dim, bounds
+from tgc.ir.graph import Node
+from tgc.kernels.access_movement import Coordinates
+from tgc.kernels.builder import KernelBuilder
+from tgc.kernels.indices import Index
+from tgc.kernels.ir import Value
+from tgc.ops import rules
+
+
+class Guard(NamedTuple):
+    """When a read may happen: one condition for all lanes, and one for each lane. None is always."""
+
+    scalar: Value | None = None
+    vector: Value | None = None
+
+
+class Reader(Protocol):
+    """What these rules need of :class:`tgc.kernels.access.Point`."""
+
+    @property
+    def builder(self) -> KernelBuilder: ...
+    def value(self, v: graph.Value, at: Coordinates, guard: Guard = ...) -> Value: ...
+    def number(self, index: Index) -> Value: ...
+    def opaque(self, value: Value) -> Index: ...
+    def divide(self, index: Index, by: Dim) -> tuple[Index, Index]: ...
+
+
+def both(b: KernelBuilder, guard: Guard, condition: Value | None) -> Guard:
+    """A guard and one more condition."""
+    if condition is None:
+        return guard
+    if condition.lanes == 1:
+        return Guard(condition if guard.scalar is None else b.bit_and(guard.scalar, condition), guard.vector)
+    return Guard(guard.scalar, condition if guard.vector is None else b.bit_and(guard.vector, condition))
+
+
+def chosen(b: KernelBuilder, condition: Value, a: Value, other: Value) -> Value:
+    """``select`` of values of which some are the same in every lane."""
+    lanes = max(condition.lanes, a.lanes, other.lanes)
+    return b.select(condition, b.splat(a, lanes), b.splat(other, lanes))
+
+
+def _conjunction(b: KernelBuilder, conditions: Sequence[Value]) -> Guard:
+    guard = Guard()
+    for condition in conditions:
+        guard = both(b, guard, condition)
+    return guard
+
+
+def _inside(p: Reader, index: Index, size: Dim, *, below: bool, above: bool) -> list[Value]:
+    """Conditions for ``0 <= index < size``, as far as they are open at the two ends."""
+    b = p.builder
+    number = p.number(index)
+    found = [b.compare("ge", number, 0)] if below else []
+    if above:
+        found.append(b.compare("lt", number, b.index(size)))
+    return found
+
+
+def _select(p: Reader, guard: Guard, a: Value, other: Value) -> Value:
+    """``a`` where both conditions of ``guard`` hold."""
+    for condition in guard:
+        if condition is not None:
+            a = chosen(p.builder, condition, a, other)
+    return a
+
+
+def _pad(p: Reader, node: Node, at: Coordinates, guard: Guard) -> Value:
+    x, fill = node.operands
+    low, high = rules.dims(node.attributes, "low"), rules.dims(node.attributes, "high")
+    interior = rules.integers(node.attributes, "interior")
+    read, conditions = [], []
+    for index, size, before, after, gap in zip(at, x.shape, low, high, interior, strict=True):
+        position = index.shifted(0 - before)
+        if gap:
+            # what lies before the first element must not round towards it
+            conditions += _inside(p, position, size, below=before != 0, above=False)
+            position, rest = p.divide(position, gap + 1)
+            conditions.append(p.builder.compare("eq", p.number(rest), 0))
+            conditions += _inside(p, position, size, below=False, above=True)
+        else:
+            conditions += _inside(p, position, size, below=before != 0, above=after != 0)
+        read.append(position)
+    inside = _conjunction(p.builder, conditions)
+    both_hold = guard
+    for condition in inside:
+        both_hold = both(p.builder, both_hold, condition)
+    return _select(p, inside, p.value(x, tuple(read), both_hold), p.value(fill, (), guard))
+
+
+def _concatenate(p: Reader, node: Node, at: Coordinates, guard: Guard) -> Value:
+    b, axis = p.builder, rules.integer(node.attributes, "axis")
+    place = p.number(at[axis])
+    start: Dim = 0
+    result: Value | None = None
+    for x in node.operands:
+        if x.shape[axis] == 0:
+            continue
+        end = start + x.shape[axis]
+        after = None if start == 0 else b.compare("ge", place, b.index(start))
+        inside = both(b, both(b, guard, after), b.compare("lt", place, b.index(end)))
+        read = p.value(x, (*at[:axis], at[axis].shifted(0 - start), *at[axis + 1 :]), inside)
+        result = read if result is None or after is None else chosen(b, after, read, result)
+        start = end
+    if result is None:
+        return b.constant(0, node.types[0].dtype)
+    return result
+
+
+def _clamped(p: Reader, index: Value, most: Dim) -> Value:
+    """An integer as an i64 between 0 and ``most``."""
+    b = p.builder
+    wide = b.convert(index, i64)
+    if index.dtype.kind == "uint" and index.dtype.bits == 64:
+        wide = b.select(b.compare("lt", wide, 0), b.splat(b.index(most), wide.lanes), wide)
+    return b.maximum(b.minimum(wide, b.index(most)), 0)
+
+
+def _nonempty(p: Reader, size: Dim, guard: Guard) -> Guard:
+    """There is nothing to read in an empty dimension, whatever the index."""
+    if (bounds(size, {})[0] or 0) >= 1:
+        return guard
+    return both(p.builder, guard, p.builder.compare("gt", p.builder.index(size), 0))
+
+
+def _gather(p: Reader, node: Node, at: Coordinates, guard: Guard) -> Value:
+    x, indices = node.operands
+    axis, rank = rules.integer(node.attributes, "axis"), len(indices.shape)
+    found = p.value(indices, at[axis : axis + rank], guard)
+    place = p.opaque(_clamped(p, found, x.shape[axis] - 1))
+    return p.value(x, (*at[:axis], place, *at[axis + rank :]), _nonempty(p, x.shape[axis], guard))
+
+
+def _take_along_axis(p: Reader, node: Node, at: Coordinates, guard: Guard) -> Value:
+    x, indices = node.operands
+    axis = rules.integer(node.attributes, "axis")
+    found = p.value(indices, at, guard)
+    place = p.opaque(_clamped(p, found, x.shape[axis] - 1))
+    return p.value(x, (*at[:axis], place, *at[axis + 1 :]), _nonempty(p, x.shape[axis], guard))
+
+
+def _starts(p: Reader, node: Node, first: int, sizes: Sequence[Dim]) -> list[Index]:
+    x = node.operands[0]
+    return [
+        p.opaque(_clamped(p, p.value(start, ()), whole - size))
+        for start, whole, size in zip(node.operands[first:], x.shape, sizes, strict=True)
+    ]
+
+
+def _dynamic_slice(p: Reader, node: Node, at: Coordinates, guard: Guard) -> Value:
+    starts = _starts(p, node, 1, rules.dims(node.attributes, "sizes"))
+    read = tuple([i.plus(s) for i, s in zip(at, starts, strict=True)])
+    return p.value(node.operands[0], read, guard)
+
+
+def _dynamic_update_slice(p: Reader, node: Node, at: Coordinates, guard: Guard) -> Value:
+    x, update = node.operands[:2]
+    read, conditions = [], []
+    for index, start, size, whole in zip(at, _starts(p, node, 2, update.shape), update.shape, x.shape, strict=True):
+        if size == whole:
+            read.append(index)
+            continue
+        position = index.plus(start.scaled(-1))
+        conditions += _inside(p, position, size, below=True, above=True)
+        read.append(position)
+    inside = _conjunction(p.builder, conditions)
+    both_hold = guard
+    for condition in inside:
+        both_hold = both(p.builder, both_hold, condition)
+    return _select(p, inside, p.value(update, tuple(read), both_hold), p.value(x, at, guard))
+
+
+CONDITIONAL: Final[Mapping[str, Callable[[Reader, Node, Coordinates, Guard], Value]]] = MappingProxyType(
+    {
+        "pad": _pad,
+        "concatenate": _concatenate,
+        "gather": _gather,
+        "take_along_axis": _take_along_axis,
+        "dynamic_slice": _dynamic_slice,
+        "dynamic_update_slice": _dynamic_update_slice,
+    }
+)

@@ -1,0 +1,36 @@
+"""Which schedule a fusion region gets: one literal table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final, Protocol
+
+from tgc.errors import CompilerBug
+from tgc.ir.graph import Graph
+from tgc.ir.kinds import FusionKind
+from tgc.ir.opdef import OpTable
+from tgc.kernels import pointwise
+from tgc.kernels.lowering import Lowering
+from tgc.target import Target
+
+
+class Schedule(Protocol):
+    """Makes kernels of a region."""
+
+    def __call__(self, region: Graph, *, name: str, target: Target, table: OpTable) -> Lowering: ...
+
+
+SCHEDULES: Final[Mapping[FusionKind, Schedule]] = MappingProxyType(
+    {
+        FusionKind.POINTWISE: pointwise.lower,
+    }
+)
+
+
+def lower(kind: FusionKind, region: Graph, *, name: str, target: Target, table: OpTable) -> Lowering:
+    """The kernels of a fusion region; ``name`` begins their names. Raises :class:`CompilerBug` for an unknown kind."""
+    schedule = SCHEDULES.get(kind)
+    if schedule is None:
+        raise CompilerBug(f"there is no schedule for a region of kind {kind.value}", stage="schedule")
+    return schedule(region, name=name, target=target, table=table)

@@ -1,0 +1,149 @@
+"""The schedule of maps and movement: one pass over the memory of the results."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import log2
+
+from passes.fusion_groups import weight
+from tgc.ir.dims import Dim
+from tgc.ir.graph import Graph
+from tgc.ir.opdef import OpTable
+from tgc.ir.types import TensorType
+from tgc.kernels.access import Evaluator, Point
+from tgc.kernels.access_conditional import Guard, both, chosen
+from tgc.kernels.builder import KernelBuilder
+from tgc.kernels.grid import Grid
+from tgc.kernels.indices import Index, inner
+from tgc.kernels.ir import Value
+from tgc.kernels.lowering import Lowering, Stage
+from tgc.kernels.spaces import Axis, Pattern, Walk, joined, loop_indices, memory_walk, pattern
+from tgc.kernels.vector_loop import region_lanes, vector_loop
+from tgc.target import Target
+
+CHUNK_NANOSECONDS = 6000.0
+# the number of a loop variable that does not exist yet
+FUTURE = -1
+
+
+def lower(region: Graph, *, name: str, target: Target, table: OpTable) -> Lowering:
+    """Kernels for a region without an anchor: one, or one for each layout with margins or tiles among the results."""
+    stages = []
+    for k, group in enumerate(_grouped(region)):
+        stages.append(_lower_group(region, group, name if k == 0 else f"{name}_{k}", target, table))
+    return Lowering(tuple(stages))
+
+
+def _grouped(region: Graph) -> list[list[int]]:
+    """Results that one walk can write: the elements of a margin or a rest are written by a walk of their own layout."""
+    plain: list[int] = []
+    special: dict[object, list[int]] = {}
+    for i, v in enumerate(region.results):
+        layout = v.type.layout
+        if layout is not None and (layout.tiles or layout.margins):
+            special.setdefault((layout, v.shape), []).append(i)
+        else:
+            plain.append(i)
+    groups = list(special.values())
+    if not groups:
+        return [plain]
+    groups[0] += [i for i in plain if region.results[i].shape == region.results[groups[0][0]].shape]
+    rest = [i for i in plain if i not in groups[0]]
+    return [*groups, rest] if rest else groups
+
+
+def element_cost(region: Graph, target: Target) -> float:
+    """Rough nanoseconds for one element of a pointwise pass."""
+    moved = sum(v.dtype.itemsize for v in (*region.parameters, *region.results) if any(d != 1 for d in v.shape))
+    instructions = sum(weight(node) for node in region.nodes())
+    return 0.015 * moved + 0.25 * instructions / region_lanes(region, target)
+
+
+def chunk_elements(cost: float) -> int:
+    """How many elements of that cost make an iteration that is worth a thread's while, as a power of two."""
+    return int(2 ** min(15, max(10, round(log2(CHUNK_NANOSECONDS / max(cost, 1e-3))))))
+
+
+def _lower_group(region: Graph, group: Sequence[int], name: str, target: Target, table: OpTable) -> Stage:
+    results = [region.results[i] for i in group]
+    walk = memory_walk(results[0].type)
+    accesses = pattern(results, walk.at, table)
+    numbers = [Index(((n, 1),)) for n in range(len(walk.sizes))]
+    stores = tuple([store_offset(v.type, results[0].type, walk, numbers) for v in results])
+    pinned = accesses.pinned | {n for d in walk.open for n, _ in walk.at[d].terms}
+    axes = joined(walk.sizes, Pattern(accesses.offsets + stores, frozenset(pinned)))
+    cost = element_cost(region, target)
+    grid = Grid.over([axis.size for axis in axes], chunk_elements(cost))
+    b = KernelBuilder(name, count=grid.count)
+    evaluator = Evaluator(b, region, table)
+    for i in range(len(region.parameters)):
+        evaluator.parameter(i)
+    for i in group:
+        evaluator.result(i)
+    light = target.masked and sum(weight(node) for node in region.nodes()) <= 6
+    lanes = region_lanes(region, target) if axes else 1
+    grid.emit(b, _Pass(evaluator, walk, axes, group, lanes, 4 if light else 1).run)
+    return Stage(b.finish(), grid.cost(cost))
+
+
+def store_offset(type_: TensorType, main: TensorType, walk: Walk, loops: Sequence[Index]) -> Index:
+    """Where the walk over the memory of ``main`` finds its place in a buffer of ``type_``."""
+    if type_.layout == main.layout:
+        return inner(loops, walk.strides)
+    return inner(walk.placed(loops), type_.strides)
+
+
+@dataclass(frozen=True)
+class _Pass:
+    """What happens in the innermost axis: load, compute everything, and only then store, since memory may be shared."""
+
+    evaluator: Evaluator
+    walk: Walk
+    axes: Sequence[Axis]
+    group: Sequence[int]
+    lanes: int
+    unroll: int
+
+    def run(self, outer: Sequence[Value], low: Value | int, high: Value | Dim) -> None:
+        evaluator = self.evaluator
+        indices = [evaluator.index(v, bound=a.size) for v, a in zip(outer, self.axes[:-1], strict=True)]
+        top = evaluator.point()
+        if not self.axes:
+            self._element(top, [])
+            return
+        future = self._loops([*indices, Index(((FUTURE, 1),), lane=1)])
+        for i in self.group:
+            top.hoist(evaluator.region.results[i], self.walk.placed(future), FUTURE)
+
+        def body(v: Value, count: Value | None) -> None:
+            index = evaluator.index(v, lane=1, bound=self.axes[-1].size, step=self.lanes)
+            self._element(top.nested(self.lanes, count), [*indices, index])
+
+        vector_loop(evaluator.builder, low, high, self.lanes, body, unroll=self.unroll)
+
+    def _loops(self, indices: Sequence[Index]) -> list[Index]:
+        return loop_indices(self.axes, indices, len(self.walk.sizes))
+
+    def _element(self, point: Point, indices: Sequence[Index]) -> None:
+        evaluator, b = self.evaluator, self.evaluator.builder
+        loops = self._loops(indices)
+        at = self.walk.placed(loops)
+        results = evaluator.region.results
+        inside = Guard()
+        for d in self.walk.open:
+            number = point.number(at[d])
+            inside = both(b, inside, b.compare("ge", number, 0))
+            inside = both(b, inside, b.compare("lt", number, b.index(results[self.group[0]].shape[d])))
+        values = [point.value(results[i], at, inside) for i in self.group]
+        main = results[self.group[0]].type
+        for i, value in zip(self.group, values, strict=True):
+            type_ = results[i].type
+            offset = store_offset(type_, main, self.walk, loops)
+            if type_.layout == main.layout:
+                for condition in inside:
+                    if condition is not None:
+                        value = chosen(b, condition, value, b.constant(0, type_.dtype))
+                point.store(evaluator.result(i), offset, value)
+            else:
+                point.store(evaluator.result(i), offset, value, inside)

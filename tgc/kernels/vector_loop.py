@@ -1,0 +1,66 @@
+"""Loops over a vector axis: whole vectors first, then what is left under a count."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from tgc.dtypes import DType
+from tgc.ir.dims import Dim
+from tgc.ir.graph import Graph
+from tgc.kernels.builder import KernelBuilder
+from tgc.kernels.ir import Value
+from tgc.target import Target
+
+# (index of the first element, number of real lanes or None for all of them)
+Body = Callable[[Value, Value | None], None]
+
+
+def vector_loop(
+    b: KernelBuilder, low: Value | int, high: Value | Dim, lanes: int, body: Body, *, unroll: int = 1
+) -> None:
+    """Runs ``body`` for low, low + lanes, … < high; ``unroll`` times per round while that many vectors are whole."""
+    step = lanes * unroll
+    if isinstance(low, int) and isinstance(high, int):
+        split = low + max(high - low, 0) // step * step
+        if split > low:
+            _whole(b, low, split, lanes, unroll, body)
+        _rest(b, split, high, lanes, body)
+        return
+    start, end = b.index(low), b.index(high)
+    middle = b.add(start, b.mul(b.floor_divide(b.sub(end, start), step), step)) if step > 1 else end
+    _whole(b, start, middle, lanes, unroll, body)
+    if isinstance(low, int) and not isinstance(high, Value) and (high - low) % step == 0:
+        return
+    if step > 1:
+        _rest(b, middle, end, lanes, body)
+
+
+def _whole(b: KernelBuilder, low: Value | int, high: Value | int, lanes: int, unroll: int, body: Body) -> None:
+    if isinstance(low, int) and isinstance(high, int) and high - low == lanes * unroll:
+        for k in range(unroll):
+            body(b.index(low + k * lanes), None)
+        return
+    with b.loop(low, high, lanes * unroll, name="v") as loop:
+        for k in range(unroll):
+            body(b.add(loop.index, k * lanes), None)
+        loop.yield_()
+
+
+def _rest(b: KernelBuilder, low: Value | int, high: Value | int, lanes: int, body: Body) -> None:
+    if isinstance(low, int) and isinstance(high, int):
+        while low + lanes <= high:
+            body(b.index(low), None)
+            low += lanes
+        if low < high:
+            body(b.index(low), b.index(high - low))
+        return
+    with b.loop(low, high, lanes, name="v") as loop:
+        body(loop.index, b.sub(high, loop.index))
+        loop.yield_()
+
+
+def region_lanes(region: Graph, target: Target, others: Sequence[DType] = ()) -> int:
+    """Elements of one vector: as many as fit of the widest float, or else of the widest type in memory."""
+    dtypes = {v.dtype for v in (*region.parameters, *region.results) if any(d != 1 for d in v.shape)}
+    dtypes |= {t.dtype for node in region.nodes() for t in node.types if t.dtype.is_float} | set(others)
+    return min((target.lanes(d) for d in dtypes), default=1)
