@@ -119,6 +119,42 @@ def test_lanes_are_moved_and_reduced_in_a_fixed_tree(target: Target) -> None:
 
 
 @runnable
+@pytest.mark.parametrize("dtype", [d for d in DTYPES.values() if d.compute is d], ids=str)
+def test_reductions_of_every_dtype(target: Target, dtype: DType) -> None:
+    bitwise = {"bit_and": np.bitwise_and, "bit_or": np.bitwise_or, "bit_xor": np.bitwise_xor}
+    ordinary = {"add": np.add, "mul": np.multiply, "minimum": np.minimum, "maximum": np.maximum}
+    functions = ordinary if dtype.is_float else bitwise if dtype is bool_ else ordinary | bitwise
+    kernels = []
+    for lanes in (2, 16, 64):
+        b = KernelBuilder(f"reduce_{lanes}", count=1)
+        x, y = b.buffer("x", dtype, lanes, "read"), b.buffer("y", dtype, len(functions), "write")
+        for position, name in enumerate(functions):
+            b.store(y, position, b.reduce(name, b.load(x, 0, lanes)))
+        kernels.append(b.finish())
+    library = load_kernels(kernels, target)
+    for lanes in (2, 16, 64):
+        x, y = sample(dtype, lanes) + np.ones(lanes, dtype.numpy), np.zeros(len(functions), dtype.numpy)
+        if dtype.is_float:
+            x = np.exp2(x % 3).astype(dtype.numpy)
+        library.call(f"reduce_{lanes}", [x, y])
+        expected = np.stack([f.reduce(x, dtype=x.dtype) for f in functions.values()])
+        np.testing.assert_array_equal(y, expected.astype(x.dtype))
+
+
+@runnable
+def test_what_is_rarely_needed_is_computed_for_the_lanes_that_need_it(target: Target) -> None:
+    b = KernelBuilder("rarely", count=4)
+    x = b.buffer("x", f32, 32, "readwrite")
+    offset = b.mul(b.iteration, 8)
+    value = b.load(x, offset, 8)
+    (value,) = b.rarely(b.compare("lt", value, 0.0), lambda: (b.sqrt(b.neg(value)),), (value,))
+    b.store(x, offset, value)
+    x = np.array([4, -4, 9, -9] * 4 + [1, 2, 3, 4] * 4, np.float32)
+    load_kernels([b.finish()], target).call("rarely", [x])
+    assert x.tolist() == [4, 2, 9, 3] * 4 + [1, 2, 3, 4] * 4
+
+
+@runnable
 def test_control_flow_nests_and_carries(target: Target) -> None:
     n = symbol("n")
     b = KernelBuilder("collatz", count=n)

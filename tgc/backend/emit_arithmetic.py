@@ -301,10 +301,14 @@ def shuffle(w: Writer, operation: Operation) -> str:
 
 
 def reduce(w: Writer, operation: Operation) -> str:
-    """Upper half onto lower half, until one lane is left."""
+    """Of floats the upper half onto the lower half, until one lane is left; of integers the order is LLVM's."""
     (a,) = operation.operands
     name = str(operation.attributes[0])
     element, x, lanes = register_type(a.dtype, 1), w.name(a), a.lanes
+    if not a.dtype.is_float:
+        sign = "s" if a.dtype.kind == "int" else "u"
+        short = _BITWISE.get(name, sign + name[:3] if name in ("minimum", "maximum") else name)
+        return w.call(f"llvm.vector.reduce.{short}.{suffix(a.dtype, lanes)}", element, (vector(element, lanes), x))
     while lanes > 1:
         whole, lanes = vector(element, lanes), lanes // 2
         if lanes == 1:
@@ -316,7 +320,7 @@ def reduce(w: Writer, operation: Operation) -> str:
         if name in ("minimum", "maximum"):
             x = _extremum(w, name, a, t, low, high)
         else:
-            x = w.op(f"{_BITWISE.get(name, ('f' if a.dtype.is_float else '') + name)} {t} {low}, {high}")
+            x = w.op(f"f{name} {t} {low}, {high}")
     return x
 
 

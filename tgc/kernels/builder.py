@@ -7,10 +7,11 @@ methods take vectors and scalars together (a scalar goes to every lane) and Pyth
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from tgc.dtypes import DType, bool_, i64
 from tgc.ir.dims import Expr
+from tgc.ir.opdef import ScalarBuilder
 from tgc.kernels.accesses import AccessBuilder
 from tgc.kernels.ir import (
     PREDICATES,
@@ -226,6 +227,18 @@ class KernelBuilder(AccessBuilder):
             raise fault(f"select of {left.lanes} lanes on {condition.lanes}")
         return self._pure("select", (condition, left, right), left.dtype, left.lanes)
 
+    def rarely(
+        self, condition: Value, compute: Callable[[], tuple[Value, ...]], otherwise: tuple[Value, ...]
+    ) -> tuple[Value, ...]:
+        """``compute()`` where the condition holds, else ``otherwise``; skipped if it holds in no lane."""
+        with self.if_(self.reduce("bit_or", condition)) as branch:
+            computed = compute()
+            chosen = [self.select(condition, a, b) for a, b in zip(computed, otherwise, strict=True)]
+            branch.yield_(*chosen)
+        with branch.otherwise():
+            branch.yield_(*(self._as(v, v.dtype, c.lanes) for v, c in zip(otherwise, chosen, strict=True)))
+        return branch.results
+
     # -- bits ------------------------------------------------------------------------------------------------------
 
     def _bitwise(self, name: str, a: Operand, b: Operand) -> Value:
@@ -291,7 +304,8 @@ class KernelBuilder(AccessBuilder):
         function = MATH.get(name)
         if function is None:
             raise fault(f"there is no function {name!r}")
-        value = function(self, *self._alike(*arguments))
+        builder: ScalarBuilder = self
+        value = function(builder, *self._alike(*arguments))
         if not isinstance(value, Value):
             raise fault(f"the function {name!r} gives {value!r}")
         return value
