@@ -11,12 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from passes.base import Pass
-from tgc.errors import CompilerBug
+from tgc.errors import CompilerBug, VerificationError
 from tgc.ir.dims import evaluate, symbols
 from tgc.ir.graph import Array, Function, Module
 from tgc.ir.opdef import OpTable
 from tgc.ir.printer import print_module
 from tgc.ir.types import TensorType
+from tgc.ir.verify import verify
 from tgc.ops import OPS
 from tgc.reference import run, run_with_bounds
 
@@ -82,6 +83,25 @@ class Dump:
 
     def _text(self, module: Module) -> str:
         return print_module(module, locations=self.locations)
+
+
+@dataclass(frozen=True)
+class Verify:
+    """Verifies the module after each pass that changed it. Raises :class:`CompilerBug` with the module before it."""
+
+    table: OpTable = field(default_factory=lambda: OPS)
+
+    def before(self, step: Step, module: Module) -> None:
+        if step.number == 0:
+            verify(module, self.table)
+
+    def after(self, step: Step, before: Module, after: Module) -> None:
+        if after is before:
+            return
+        try:
+            verify(after, self.table)
+        except VerificationError as error:
+            raise CompilerBug(str(error), stage=step.of.name, ir=print_module(before)) from error
 
 
 @dataclass(frozen=True)

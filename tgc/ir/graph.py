@@ -258,7 +258,7 @@ class Constant:
 
     @staticmethod
     def of(array: Array, type: TensorType) -> Constant:
-        contiguous = np.ascontiguousarray(array)
+        contiguous = np.asarray(array, order="C")
         return Constant(type, "sha256:" + sha256(contiguous.tobytes()).hexdigest(), contiguous)
 
     def __eq__(self, other: object) -> bool:
