@@ -33,6 +33,7 @@ from tgc.ir.parser import parse_module
 from tgc.ir.printer import contents, print_function, print_graph, print_module
 from tgc.ir.types import Layout, TensorType
 from tgc.location import Location
+from tgc.ops import OPS
 
 n, h = symbol("n"), symbol("h")
 
@@ -409,3 +410,14 @@ def test_the_reader_keeps_no_node_alive_twice() -> None:
     g = function(F + "%z = mix(%x) {a = 1} return %z }")
     assert f.results[0].node is g.results[0].node
     assert isinstance(f.results[0].node, Node)
+
+
+@pytest.mark.parametrize("name", OPS)
+def test_every_op_is_read_back(name: str) -> None:
+    for types, chosen in OPS[name].cases:
+        parameters = tuple(parameter(i, t) for i, t in enumerate(types))
+        node = Builder(OPS).node(name, parameters, chosen)
+        text = print_module(Module("m", (Function("f", Graph(parameters, node.results)),)))
+        read = parse_module(text, OPS).functions[0].results
+        assert all(a.node is node for a in read)
+        assert len(read) == len(node.types)
