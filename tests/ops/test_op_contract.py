@@ -141,6 +141,12 @@ def test_body_means_what_evaluate_says(definition: OpDef) -> None:
 # -- derivatives -------------------------------------------------------------------------------------------------
 
 
+def doubled(value: Attribute) -> Attribute:
+    if isinstance(value, TensorType):
+        return value.with_dtype(f64)
+    return f64 if value is f32 else value
+
+
 def in_f64(definition: OpDef) -> Iterator[Input]:
     """The cases of f32, in f64: finite differences need the digits."""
     for case in cases(definition):
@@ -151,7 +157,7 @@ def in_f64(definition: OpDef) -> Iterator[Input]:
         if any(isinstance(v, DType) and v is not f32 for v in case.attributes.values()):
             continue
         types = tuple(t.with_dtype(f64) if t.dtype is f32 else t for t in case.types)
-        attributes = {k: f64 if v is f32 else v for k, v in case.attributes.items()}
+        attributes = {k: doubled(v) for k, v in case.attributes.items()}
         arrays = values(definition, types, np.random.default_rng(len(definition.name)))
         yield Input(types, attributes, arrays)
 

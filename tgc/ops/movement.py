@@ -7,13 +7,13 @@ from itertools import pairwise
 
 import numpy as np
 
-from tgc.dtypes import DTYPES, f32
+from tgc.dtypes import DTYPES, DType, f32
 from tgc.errors import ShapeError
 from tgc.ir.dims import Dim, product
-from tgc.ir.graph import Array, Attributes, Graph, Node, Value
+from tgc.ir.graph import Array, Attribute, Attributes, Graph, Node, Value
 from tgc.ir.kinds import OpKind
 from tgc.ir.opdef import AttributeSpec, Batch, Case, GraphBuilder, Jvp, Meaning, OpDef, TypeRule, Vjp
-from tgc.ir.types import TensorType
+from tgc.ir.types import Layout, TensorType
 from tgc.ops import rules
 
 Types = Sequence[TensorType]
@@ -64,7 +64,11 @@ def movement(
 ) -> OpDef:
     """An op that moves elements: ``attributes`` by name and meaning; it takes every dtype."""
     types, first = cases[0]
-    others = [(tuple(TensorType(d, t.shape) for t in types), first) for d in DTYPES.values() if d is not f32]
+    others = [
+        (tuple(t.with_dtype(d) for t in types), {name: _in_dtype(value, d) for name, value in first.items()})
+        for d in DTYPES.values()
+        if d is not f32
+    ]
     return OpDef(
         name=name,
         doc=doc,
@@ -80,6 +84,10 @@ def movement(
         cases=(*cases, *others),
         foldable=True,
     )
+
+
+def _in_dtype(value: Attribute, dtype: DType) -> Attribute:
+    return value.with_dtype(dtype) if isinstance(value, TensorType) else value
 
 
 def case(attributes: Attributes, *shapes: tuple[int, ...]) -> Case:
@@ -184,6 +192,31 @@ def _reverse_vjp(b: GraphBuilder, node: Node, t: Value) -> Value:
     return b.op("reverse", t, attributes=node.attributes)
 
 
+# -- relayout ----------------------------------------------------------------------------------------------------
+
+
+def _relayout_type(types: Types, attributes: Attributes, regions: Regions) -> tuple[TensorType, ...]:
+    result = rules.tensor_type(attributes)
+    rules.require_same_dtype("relayout", (types[0], result))
+    rules.common_shape("relayout", (types[0], result))
+    return (result,)
+
+
+def _relayout(operands: Arrays, attributes: Attributes, types: Types) -> tuple[Array, ...]:
+    return (operands[0],)
+
+
+def _relayout_vjp(b: GraphBuilder, node: Node, t: Value) -> Value:
+    return t
+
+
+def _relayout_batch(
+    b: GraphBuilder, operands: Sequence[Value], batched: Sequence[bool], attributes: Attributes, size: Dim
+) -> tuple[Value, ...]:
+    """The value itself: layouts are chosen once nothing is batched any more."""
+    return (rules.with_batch(b, operands[0], batched[0], size),)
+
+
 OPS_MOVEMENT: tuple[OpDef, ...] = (
     movement(
         "reshape",
@@ -239,5 +272,18 @@ OPS_MOVEMENT: tuple[OpDef, ...] = (
         unary_vjp(_reverse_vjp),
         rules.shifted_batch("reverse", rules.shift_axes),
         [case({"axes": (1,)}, (2, 3)), case({"axes": (0, 1)}, (2, 3)), case({"axes": (0,)}, (0, 1))],
+    ),
+    movement(
+        "relayout",
+        "x in the layout of ``type``. Made by the layout pass, where two ops disagree.",
+        {"type": "the result's type"},
+        _relayout_type,
+        _relayout,
+        unary_vjp(_relayout_vjp),
+        _relayout_batch,
+        [
+            case({"type": TensorType(f32, (2, 3), Layout((1, 0)))}, (2, 3)),
+            case({"type": TensorType(f32, (5,), Layout((0,), tiles=((0, 4),)))}, (5,)),
+        ],
     ),
 )
