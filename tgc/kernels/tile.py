@@ -1,0 +1,100 @@
+"""The register tile: the one building block of every contraction and convolution.
+
+C[rows, vectors] += A[rows] ⊗ B[vectors] over a reduction: B is read as vectors along the result's contiguous
+dimension, A as scalars that are broadcast, and the sums stay in registers (batch-reduce GEMM: Georganas et al.,
+arXiv 1906.06440; micro-kernel: Van Zee & van de Geijn, BLIS). With 32 registers 14 x 2 vectors are right: 28 sums, two
+vectors of B and one broadcast; with 16 registers 6 x 2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from tgc.dtypes import DType
+from tgc.ir.dims import Dim
+from tgc.kernels.builder import KernelBuilder
+from tgc.kernels.ir import Buffer, Value
+from tgc.target import Target
+
+# how many products one chain of additions has at most: the bound on the error of a contraction rests on it
+LONGEST_CHAIN = 512
+
+
+@dataclass(frozen=True, slots=True)
+class TileShape:
+    """``rows`` by ``vectors`` of ``lanes`` elements."""
+
+    rows: int
+    vectors: int
+    lanes: int
+
+    @property
+    def width(self) -> int:
+        """Columns of the tile."""
+        return self.vectors * self.lanes
+
+
+def tile_shape(target: Target, dtype: DType, rows: Dim, columns: Dim) -> TileShape:
+    """The tile for a product of ``rows`` by ``columns``: as large as the registers allow, wasting little of both.
+
+    >>> from tgc import dtypes, target
+    >>> tile_shape(target.AVX512, dtypes.f32, 1024, 1024)
+    TileShape(rows=14, vectors=2, lanes=16)
+    >>> tile_shape(target.AVX512, dtypes.f32, 32, 10)
+    TileShape(rows=16, vectors=1, lanes=16)
+    """
+    lanes = target.lanes(dtype)
+    vectors = 1 if isinstance(columns, int) and columns <= lanes else 2
+    free = target.vector_registers - vectors - (2 if target.vector_registers > 16 else 1)
+    most = min(free // vectors, 16)
+    if vectors == 2 and target.vector_registers == 32:
+        most = 14
+    if not isinstance(rows, int) or rows <= 0:
+        return TileShape(most, vectors, lanes)
+    tiles = (rows + most - 1) // most
+    return TileShape(min(rows, (rows + tiles - 1) // tiles), vectors, lanes)
+
+
+def accumulate(
+    builder: KernelBuilder,
+    shape: TileShape,
+    size: Dim | Value,
+    start: Sequence[Value],
+    read_row: Callable[[int, Value], Value],
+    read_vectors: Callable[[Value], Sequence[Value]],
+    *,
+    first: Dim | Value = 0,
+) -> tuple[Value, ...]:
+    """``start`` plus the products over ``first <= k < size``, in increasing order of k.
+
+    ``read_row(r, k)`` is the scalar of A in row r, ``read_vectors(k)`` the vectors of B. The sums come row by row.
+    """
+    with builder.loop(first, size, carried=list(start)) as loop:
+        vectors = read_vectors(loop.index)
+        sums = list(loop.carried)
+        for row in range(shape.rows):
+            factor = read_row(row, loop.index)
+            for v, vector in enumerate(vectors):
+                at = row * shape.vectors + v
+                sums[at] = product_sum(builder, factor, vector, sums[at])
+        loop.yield_(*sums)
+    return tuple(loop.results)
+
+
+def product_sum(builder: KernelBuilder, a: Value, b: Value, c: Value) -> Value:
+    """a * b + c, rounded once where the hardware can."""
+    if c.dtype.is_float:
+        return builder.multiply_add(a, b, c)
+    return builder.add(builder.mul(a, b), c)
+
+
+def zeros(builder: KernelBuilder, shape: TileShape, dtype: DType) -> list[Value]:
+    """Sums to begin with."""
+    return [builder.constant(0, dtype, shape.lanes)] * (shape.rows * shape.vectors)
+
+
+def spill(builder: KernelBuilder, scratch: Buffer, shape: TileShape, sums: Sequence[Value]) -> None:
+    """Puts a tile into scratch, row by row."""
+    for i, value in enumerate(sums):
+        builder.store(scratch, i * shape.lanes, value)
