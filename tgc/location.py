@@ -40,7 +40,9 @@ class Location:
     def excerpt(self) -> str:
         """The line of source with a caret under the expression, as far as the file can be read."""
         head = f"  --> {self.file}:{self.line}" + (f":{self.column}" if self.column else "")
-        text = linecache.getline(self.file, self.line).rstrip()
+        # locations come from IR text too: what is no regular file might never end
+        readable = self.file in linecache.cache or os.path.isfile(self.file)
+        text = linecache.getline(self.file, self.line).rstrip() if readable else ""
         if not text:
             return head
         number = str(self.line)

@@ -421,3 +421,16 @@ def test_every_op_is_read_back(name: str) -> None:
         read = parse_module(text, OPS).functions[0].results
         assert all(a.node is node for a in read)
         assert len(read) == len(node.types)
+
+
+def test_no_tuple_is_taken_for_a_flag() -> None:
+    assert (
+        function(F + '%y = mix(%x) {a = ["bool", 1]} %z = mix(%x) {a = true} return %z }')
+        .results[0]
+        .node.attributes["a"]
+        is True
+    )
+
+
+def test_a_location_that_is_no_file_is_not_read() -> None:
+    assert Location("/dev/zero", 1, 1).excerpt() == "  --> /dev/zero:1:1"

@@ -36,9 +36,9 @@ def attribute_key(value: Attribute) -> object:
     if kind is int or kind is str or value is None:
         return value
     if kind is bool:
-        return ("bool", value)
+        return (bool, value)
     if kind is float:
-        return ("float", struct.pack("<d", value))
+        return (float, struct.pack("<d", value))
     if isinstance(value, tuple):
         return tuple(map(attribute_key, value))
     if isinstance(value, (DType, TensorType, Expr)):
@@ -50,7 +50,7 @@ class Value(NamedTuple):
     """One result of a node."""
 
     node: Node
-    index: int
+    index: int  # type: ignore[assignment]
 
     @property
     def type(self) -> TensorType:
