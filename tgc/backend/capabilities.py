@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Final
 
-from tgc.backend.codegen import compile_module
-from tgc.errors import CompilerBug
+from tgc.backend.codegen import unchecked_object
+from tgc.backend.objects import undefined_symbols
 from tgc.target import Target
 
 
@@ -21,28 +20,39 @@ class Capabilities:
     rounding: bool
 
 
-_PROBES: Final = MappingProxyType(
-    {
-        "fma": "declare float @llvm.fma.f32(float, float, float)\n"
-        "define float @f(float %x) {\n %y = call float @llvm.fma.f32(float %x, float %x, float %x)\n ret float %y\n}\n",
-        "half": "define half @f(float %x, ptr %p) {\n %h = load half, ptr %p\n %w = fpext half %h to float\n"
-        " store float %w, ptr %p\n %y = fptrunc float %x to half\n ret half %y\n}\n",
-        "rounding": "declare float @llvm.floor.f32(float)\ndeclare float @llvm.roundeven.f32(float)\n"
-        "define float @f(float %x) {\n %y = call float @llvm.floor.f32(float %x)\n"
-        " %z = call float @llvm.roundeven.f32(float %y)\n ret float %z\n}\n",
-    }
-)
+_PROBE: Final = """
+declare float @llvm.fma.f32(float, float, float)
+declare float @llvm.floor.f32(float)
+define float @fused(float %x) {
+  %y = call float @llvm.fma.f32(float %x, float %x, float %x)
+  ret float %y
+}
+define float @rounded(float %x) {
+  %y = call float @llvm.floor.f32(float %x)
+  ret float %y
+}
+define void @halved(ptr %p, ptr %q) {
+  %h = load half, ptr %p
+  %w = fpext half %h to float
+  %x = load float, ptr %q
+  %y = fptrunc float %x to half
+  store float %w, ptr %q
+  store half %y, ptr %p
+  ret void
+}
+"""
 
 
 @functools.lru_cache(maxsize=32)
 def capabilities(target: Target) -> Capabilities:
-    """What ``target`` has; costs a few milliseconds once."""
-    return Capabilities(**{name: _native(text, target) for name, text in _PROBES.items()})
+    """What ``target`` has: where it lacks an instruction, LLVM calls a function of that name in C's library.
 
-
-def _native(text: str, target: Target) -> bool:
-    try:
-        compile_module(text, target)
-    except CompilerBug:
-        return False
-    return True
+    >>> from tgc.target import AVX512, WASM
+    >>> capabilities(AVX512)
+    Capabilities(fma=True, half=True, rounding=True)
+    >>> capabilities(WASM)
+    Capabilities(fma=False, half=False, rounding=True)
+    """
+    called = undefined_symbols(unchecked_object(_PROBE, target))
+    others = called - {"fmaf", "floorf", "_GLOBAL_OFFSET_TABLE_"}
+    return Capabilities(fma="fmaf" not in called, half=not others, rounding="floorf" not in called)
