@@ -222,7 +222,7 @@ class _Product:
         with b.loop(low, b.add(low, whole), rows, name="row") as loop:
             self._tile(panel, loop.index, rows)
         if isinstance(total, int):
-            rest = total % rows if self.chunks == 1 else total % rows
+            rest = total % rows
             if rest:
                 with b.if_(b.compare("lt", b.add(low, whole), high)):
                     self._tile(panel, b.add(low, whole), rest)
