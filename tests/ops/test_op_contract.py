@@ -84,18 +84,23 @@ def complete(definition: OpDef, attributes: Attributes) -> Attributes:
     return {**{n: s.default for n, s in definition.attributes.items() if n not in attributes}, **attributes}
 
 
-@named(PURE)
-def test_type_rule_takes_symbolic_sizes(definition: OpDef) -> None:
-    """With names for the first operand's sizes, the rule gives types that come out the same for these sizes."""
+@named([d for d in PURE if d.operands != 0])
+@pytest.mark.parametrize("everywhere", [False, True], ids=["first", "all"])
+def test_type_rule_takes_symbolic_sizes(definition: OpDef, everywhere: bool) -> None:
+    """With names for the sizes of the first operand or of all, the rule gives types that come out the same."""
+    # the sizes of filters are numbers
+    everywhere = everywhere and definition.kind is not OpKind.CONVOLUTION
     for case in cases(definition):
-        if not case.types or not definition.cases[0][0]:
-            continue
-        first = case.types[0]
-        names = {f"d{i}": size for i, size in enumerate(first.shape) if size not in (0, 1)}
-        symbolic = first.with_shape(dims.symbol(f"d{i}") if f"d{i}" in names else d for i, d in enumerate(first.shape))
+        names = {f"d{size}": size for t in case.types for size in t.shape if size not in (0, 1)}
+        symbolic = [
+            t.with_shape(dims.symbol(f"d{d}") if f"d{d}" in names else d for d in t.shape)
+            if everywhere or i == 0
+            else t
+            for i, t in enumerate(case.types)
+        ]
         attributes = complete(definition, case.attributes)
         expected = definition.infer(case.types, attributes, ())
-        found = definition.infer((symbolic, *case.types[1:]), attributes, ())
+        found = definition.infer(symbolic, attributes, ())
         assert [t.dtype for t in found] == [t.dtype for t in expected]
         assert [tuple(dims.evaluate(d, names) for d in t.shape) for t in found] == [t.shape for t in expected]
 
