@@ -8,6 +8,7 @@ concrete types of the *results*; floats of 32 bits and fewer arrive in f64, unle
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from itertools import pairwise
 from types import MappingProxyType
 
@@ -126,6 +127,7 @@ def shape(attributes: Attributes, name: str = "shape") -> tuple[Dim, ...]:
 # -- dimensions --------------------------------------------------------------------------------------------------
 
 
+@lru_cache(maxsize=4096)
 def provably_less(a: Dim, b: Dim) -> bool:
     """Whether ``a < b`` for all values of their symbols, as far as can be told."""
     if isinstance(a, int) and isinstance(b, int):
@@ -223,6 +225,10 @@ def map_rule(name: str, kinds: frozenset[str], gives: DType | None = None, *, on
     """The type rule of a map: operands of one shape and one dtype of ``kinds``; the result has it too, or ``gives``."""
 
     def infer(types: Sequence[TensorType], attributes: Attributes, regions: Sequence[Graph]) -> tuple[TensorType, ...]:
+        first = types[0]
+        plain = gives is None and not only and first.layout is None and first.dtype.kind in kinds
+        if plain and (len(types) == 1 or all(t == first for t in types)):
+            return (first,)
         if only:
             require_dtypes(name, types, only)
         else:
