@@ -46,6 +46,8 @@ def _reshape(b: Builder, node: Node) -> Value | None:
     x, shape = node.operands[0], node.types[0].shape
     if x.shape == shape:
         return x
+    if not x.shape:
+        return b.broadcast(x, shape, ())
     if x.node.op == "reshape":
         return b.reshape(x.node.operands[0], shape)
     if x.node.op == "broadcast" and not x.node.operands[0].shape:
@@ -66,7 +68,7 @@ def _broadcast(b: Builder, node: Node) -> Value | None:
             return b.broadcast(inner.operands[0], shape, [axes[p] for p in places])
     added = all(shape[i] == 1 for i in range(len(shape)) if i not in axes)
     kept = all(shape[a] == size for a, size in zip(axes, x.shape, strict=True))
-    return b.reshape(x, shape) if added and kept else None
+    return b.reshape(x, shape) if added and kept and x.shape else None
 
 
 def _among_ones(small: Sequence[Dim], large: Sequence[Dim]) -> list[int] | None:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from passes.algebraic import Algebraic
 from passes.base import Pass, PassContext
 from passes.canonicalize import Canonicalize
 from passes.constant_folding import ConstantFolding
@@ -23,6 +24,7 @@ from tgc.ir.parser import parse_module
 from tgc.ir.printer import print_module
 
 _ALL: tuple[type[Pass], ...] = (
+    Algebraic,
     Canonicalize,
     ConstantFolding,
     CommonSubexpressions,
@@ -36,9 +38,9 @@ PASSES: Mapping[str, type[Pass]] = MappingProxyType({p.name: p for p in _ALL})
 PIPELINES: Mapping[str, str] = MappingProxyType(
     {
         "O0": "decompose,dce,fusion,memory-plan",
-        "O1": "decompose,canonicalize,constant-folding,dce,fusion,memory-plan",
-        "O2": "decompose,canonicalize,constant-folding,canonicalize,cse,dce,fusion,memory-plan",
-        "O3": "decompose,canonicalize,constant-folding,canonicalize,cse,dce,fusion,memory-plan",
+        "O1": "decompose,canonicalize,algebraic,constant-folding,dce,fusion,memory-plan",
+        "O2": "decompose,canonicalize,algebraic,constant-folding,canonicalize,cse,dce,fusion,memory-plan",
+        "O3": "decompose,canonicalize,algebraic,constant-folding,canonicalize,cse,dce,fusion,memory-plan",
     }
 )
 
