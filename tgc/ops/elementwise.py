@@ -88,34 +88,16 @@ def _flooring(s: ScalarBuilder, a: Scalar, b: Scalar) -> tuple[Scalar, Scalar]:
     return s.select(down, s.sub(quotient, one(s, a)), quotient), s.select(down, s.add(rest, b), rest)
 
 
-def _flooring_floats(s: ScalarBuilder, a: Scalar, b: Scalar) -> tuple[Scalar, Scalar]:
-    """Quotient and remainder of the division that rounds down, of floats: exact while the quotient is.
-
-    ``a / b`` may round up to the next integer; the remainder, which fma gives exactly, then has the wrong sign.
-    """
-    nought, unit = zero(s, a), one(s, a)
-    fraction = s.div(a, b)
-    quotient = s.floor(fraction)
-    # not 0 · ∞ where the divisor is infinite
-    rest = s.select(s.compare("eq", quotient, nought), a, s.fma(s.neg(quotient), b, a))
-    below = s.bit_and(s.compare("gt", b, nought), s.compare("lt", rest, nought))
-    above = s.bit_and(s.compare("lt", b, nought), s.compare("gt", rest, nought))
-    wrong = s.bit_or(below, above)
-    quotient = s.select(wrong, s.sub(quotient, unit), quotient)
-    rest = s.select(wrong, s.add(rest, b), rest)
-    rest = s.select(s.compare("eq", rest, nought), _copysign(s, nought, b), rest)
-    # dividing by zero and infinity by anything: what the division says
-    odd = s.bit_or(s.compare("eq", b, nought), s.bit_not(_finite(s, a)))
-    # beyond the mantissa's digits the remainder would be noise of any size
-    digits = s.constant(2.0 ** (24 if s.dtype(a) is f32 else 53), s.dtype(a))
-    rest = s.select(s.compare("ge", s.abs(fraction), digits), _copysign(s, nought, b), rest)
-    return s.select(odd, fraction, quotient), s.select(odd, s.constant(float("nan"), s.dtype(a)), rest)
-
-
-def _divided(s: ScalarBuilder, a: Scalar, b: Scalar) -> tuple[Scalar, Scalar]:
+def _floor_divide_scalar(s: ScalarBuilder, a: Scalar, b: Scalar) -> Scalar:
     if s.dtype(a).is_float:
-        return _flooring_floats(s, a, b)
-    return (s.div(a, b), s.rem(a, b)) if s.dtype(a).kind == "uint" else _flooring(s, a, b)
+        return s.math("floor_divide", a, b)
+    return s.div(a, b) if s.dtype(a).kind == "uint" else _flooring(s, a, b)[0]
+
+
+def _remainder_scalar(s: ScalarBuilder, a: Scalar, b: Scalar) -> Scalar:
+    if s.dtype(a).is_float:
+        return s.math("remainder", a, b)
+    return s.rem(a, b) if s.dtype(a).kind == "uint" else _flooring(s, a, b)[1]
 
 
 # -- meanings that NumPy does not have as they are ---------------------------------------------------------------
@@ -136,19 +118,13 @@ def minimum(a: Array, b: Array) -> Array:
 def _remainder_error(
     operands: Sequence[Array], errors: Sequence[Array], attributes: Attributes, results: Sequence[Array]
 ) -> tuple[Array, ...]:
-    """da + |a / b| · db, but |b| more where that may reach a multiple of b, or where the quotient is not exact."""
+    """da + |a / b| · db, but |b| more where that may reach a multiple of b."""
     a, b = map(rules.as_floats, operands)
     y = np.abs(rules.as_floats(results[0]))
     quotient = np.abs(np.where(b == 0, 0.0, a / b))
     reach = np.where(errors[1] > 0, quotient * errors[1], 0.0) + errors[0]
     wraps = (reach > 0) & ~((y - reach >= 0) & (y + reach < np.abs(b)))
-    return (reach + np.where(wraps | (quotient * rules.roundoff(results[0]) >= 1.0), np.abs(b), 0.0),)
-
-
-def _floor_divide(a: Array, b: Array) -> Array:
-    if a.dtype.kind != "f":
-        return np.floor_divide(a, b)
-    return np.where(np.isfinite(a), np.floor_divide(a, b), np.divide(a, b))
+    return (reach + np.where(wraps, np.abs(b), 0.0),)
 
 
 # -- partial derivatives -----------------------------------------------------------------------------------------
@@ -250,23 +226,25 @@ _ARITHMETIC: tuple[OpDef, ...] = (
         exact=True,
     ),
     map_op(
-        *("floor_divide", "⌊a / b⌋; integers: 0 where b is 0. Floats: exact while the quotient fits the mantissa."),
-        _floor_divide,
-        lambda s, a, b: _divided(s, a, b)[0],
+        *("floor_divide", "⌊a / b⌋ of the exact quotient; integers: 0 where b is 0."),
+        np.floor_divide,
+        _floor_divide_scalar,
         takes=rules.NUMERIC,
         operands=2,
         domain=(ANYWHERE, (0.5, 100.0)),
+        exact=True,
     ),
     map_op(
         *("remainder", "a - ⌊a / b⌋ · b, which has the sign of b; integers: 0 where b is 0."),
         np.remainder,
-        lambda s, a, b: _divided(s, a, b)[1],
+        _remainder_scalar,
         _itself,
         lambda b, t, x, y, z: b.neg(b.mul(t, b.op("floor_divide", x, y))),
         error=_remainder_error,
         takes=rules.NUMERIC,
         operands=2,
         domain=(ANYWHERE, (0.5, 100.0)),
+        exact=True,
     ),
     map_op(
         *("maximum", "The larger; nan if one is. Gradient: half each where equal.", maximum),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -67,17 +67,6 @@ def _power_scalar(s: ScalarBuilder, a: Scalar, b: Scalar) -> Scalar:
     return s.select(s.compare("lt", b, nought), s.div(unit, result), result) if signed else result
 
 
-def _hypot_scalar(s: ScalarBuilder, a: Scalar, b: Scalar) -> Scalar:
-    x, y = s.abs(a), s.abs(b)
-    large, small = s.maximum(x, y), s.minimum(x, y)
-    nought = zero(s, a)
-    ratio = s.select(s.compare("eq", large, nought), nought, s.div(small, large))
-    length = s.mul(large, s.sqrt(s.fma(ratio, ratio, one(s, a))))
-    infinity = s.constant(float("inf"), s.dtype(a))
-    infinite = s.bit_or(s.compare("eq", x, infinity), s.compare("eq", y, infinity))
-    return s.select(infinite, infinity, length)
-
-
 def _of_base(b: GraphBuilder, t: Value, x: Value, y: Value, z: Value) -> Value:
     """t·y·x^(y-1), and 0 for y = 0 whatever x."""
     return where(b, "eq", y, 0.0, b.full_like(t, 0.0), _power_rule(b, t, x, y))
@@ -127,16 +116,15 @@ def _gaussian(factor: float) -> Partial:
 
 
 def _function(
-    name: str, doc: str, meaning: object, *partials: Partial, domain: Interval = _ANGLE, ulp: float = 2.0
+    name: str, doc: str, meaning: Callable[..., Array], *partials: Partial, domain: Interval = _ANGLE, ulp: float = 2.0
 ) -> OpDef:
     """A map that is a function of vector_math under its own name."""
-    return map_op(name, doc, meaning, lambda s, x: s.math(name, x), *partials, domain=domain, ulp=ulp)  # type: ignore[arg-type]
+    return map_op(name, doc, meaning, lambda s, x: s.math(name, x), *partials, domain=domain, ulp=ulp)
 
 
 OPS_ELEMENTWISE_MATH: tuple[OpDef, ...] = (
-    map_op(
-        *("rsqrt", "1 / √x", lambda x: 1.0 / np.sqrt(x), lambda s, x: s.div(one(s, x), s.sqrt(x))),
-        lambda b, t, x, y: scaled(b, b.div(b.mul(t, y), x), -0.5),
+    _function(
+        *("rsqrt", "1 / √x", lambda x: 1.0 / np.sqrt(x), lambda b, t, x, y: scaled(b, b.div(b.mul(t, y), x), -0.5)),
         domain=_POSITIVE,
         ulp=1.5,
     ),
@@ -199,11 +187,12 @@ OPS_ELEMENTWISE_MATH: tuple[OpDef, ...] = (
         ulp=2.0,
     ),
     map_op(
-        *("hypot", "√(a² + b²) without overflow; infinite if one is.", np.hypot, _hypot_scalar),
+        *("hypot", "√(a² + b²) without overflow; infinite if one is.", np.hypot),
+        lambda s, a, b: s.math("hypot", a, b),
         lambda b, t, x, y, z: b.div(b.mul(t, x), z),
         lambda b, t, x, y, z: b.div(b.mul(t, y), z),
         operands=2,
-        ulp=3.0,
+        ulp=2.0,
         commutative=True,
     ),
     map_op(
