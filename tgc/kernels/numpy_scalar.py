@@ -101,16 +101,20 @@ class NumpyScalarBuilder:
             return np.asarray(np.sqrt(x))
 
     def floor(self, x: Array) -> Array:
-        return np.asarray(np.floor(x))
+        with np.errstate(invalid="ignore"):
+            return np.asarray(np.floor(x))
 
     def ceil(self, x: Array) -> Array:
-        return np.asarray(np.ceil(x))
+        with np.errstate(invalid="ignore"):
+            return np.asarray(np.ceil(x))
 
     def trunc(self, x: Array) -> Array:
-        return np.asarray(np.trunc(x))
+        with np.errstate(invalid="ignore"):
+            return np.asarray(np.trunc(x))
 
     def round_even(self, x: Array) -> Array:
-        return np.asarray(np.rint(x))
+        with np.errstate(invalid="ignore"):
+            return np.asarray(np.rint(x))
 
     def minimum(self, a: Array, b: Array) -> Array:
         if a.dtype.kind != "f":
@@ -129,6 +133,11 @@ class NumpyScalarBuilder:
 
     def select(self, condition: Array, a: Array, b: Array) -> Array:
         return np.where(condition, a, b)
+
+    def rarely(
+        self, condition: Array, compute: Callable[[], tuple[Array, ...]], otherwise: tuple[Array, ...]
+    ) -> tuple[Array, ...]:
+        return tuple(np.where(condition, a, b) for a, b in zip(compute(), otherwise, strict=True))
 
     def bit_and(self, a: Array, b: Array) -> Array:
         return np.asarray(np.bitwise_and(a, b))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import struct
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -179,6 +180,12 @@ class Format:
     def smallest_normal(self) -> float:
         return 2.0 ** (1 - self.bias)
 
+    def bits_of(self, value: float) -> int:
+        """The bits of a number rounded to this format."""
+        codes = ("<f", "<I") if self is SINGLE else ("<d", "<Q")
+        found: int = struct.unpack(codes[1], struct.pack(codes[0], value))[0]
+        return found
+
 
 SINGLE = Format(u32, i32, 23, 127)
 DOUBLE = Format(u64, i64, 52, 1023)
@@ -191,6 +198,13 @@ def where(condition: Term, a: Number, b: Number) -> Term:
         raise TypeError("one branch at least must be a term")
     s = condition.builder
     return Term(s, s.select(condition.value, model.lift(a), model.lift(b)), model.dtype)
+
+
+def rarely(condition: Term, compute: Callable[[], tuple[Term, ...]], otherwise: tuple[Term, ...]) -> tuple[Term, ...]:
+    """``compute()`` where the condition holds, else ``otherwise``; where it holds in no lane, compute need not run."""
+    s = condition.builder
+    values = s.rarely(condition.value, lambda: tuple(t.value for t in compute()), tuple(t.value for t in otherwise))
+    return tuple(Term(s, value, t.dtype) for value, t in zip(values, otherwise, strict=True))
 
 
 def polynomial(x: Term, coefficients: Sequence[float]) -> Term:

@@ -16,9 +16,14 @@ from types import MappingProxyType
 from typing import TypeAlias
 
 from tgc.ir.opdef import Scalar, ScalarBuilder
+from tgc.kernels import vector_math_bits as bits
 from tgc.kernels import vector_math_error as error
 from tgc.kernels import vector_math_exponential as exponential
+from tgc.kernels import vector_math_inverse_trigonometric as inverse
 from tgc.kernels import vector_math_logarithmic as logarithmic
+from tgc.kernels import vector_math_power as power
+from tgc.kernels import vector_math_remainder as remainder
+from tgc.kernels import vector_math_trigonometric as trigonometric
 from tgc.kernels.scalar_term import Term
 
 MathFunction: TypeAlias = Callable[..., Scalar]
@@ -51,6 +56,24 @@ MATH: Mapping[str, MathFunction] = MappingProxyType(
         "asinh": _on_terms(logarithmic.inverse_hyperbolic_sine),
         "acosh": _on_terms(logarithmic.inverse_hyperbolic_cosine),
         "atanh": _on_terms(logarithmic.inverse_hyperbolic_tangent),
+        "sin": _on_terms(trigonometric.sine),
+        "cos": _on_terms(trigonometric.cosine),
+        "tan": _on_terms(trigonometric.tangent),
+        "asin": _on_terms(inverse.arc_sine),
+        "acos": _on_terms(inverse.arc_cosine),
+        "atan": _on_terms(inverse.arc_tangent),
+        "atan2": _on_terms(inverse.arc_tangent_2),
+        "pow": _on_terms(power.power),
+        "hypot": _on_terms(power.hypotenuse),
+        "cbrt": _on_terms(power.cube_root),
+        "rsqrt": _on_terms(power.reciprocal_square_root),
+        "fmod": _on_terms(remainder.truncated_remainder),
+        "remainder": _on_terms(remainder.floored_remainder),
+        "floor_divide": _on_terms(remainder.floored_quotient),
+        "copysign": _on_terms(bits.copy_sign),
+        "signbit": _on_terms(bits.sign_bit),
+        "nextafter": _on_terms(bits.next_after),
+        "erfc": _on_terms(error.complementary_error_function),
         "erf": _on_terms(error.error_function),
     }
 )

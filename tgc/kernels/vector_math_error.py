@@ -2,20 +2,68 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from tgc.kernels.scalar_term import Term, polynomial, where
-from tgc.kernels.vector_math_exponential import exponential
+from tgc.kernels.vector_math_exponential import exponential_not_positive, exponential_of_normal
 
 # erf x / x - 1 in x² on |x| <= 1, error 2^-29.4 and 2^-56.0 of erf x
 _ERF_SINGLE = (0.12837916612625122, -0.3761262595653534, 0.11283578723669052, -0.026853347197175026,
                0.005187162198126316, -0.0007997853099368513, 7.806903886375949e-05)  # fmt: skip
-# -log(erfc x) on 1 <= x <= 4, error 2^-29.8 of erfc x where that is multiplied by it
-_ERFC_LOGARITHM_SINGLE = (0.0003516009310260415, 1.1270482540130615, 0.6382126808166504, 0.10304807871580124,
-                          -0.02181016094982624, 0.0029407443944364786, -0.000185682118171826)  # fmt: skip
+_ERF_DOUBLE = (0.12837916709551256, -0.37612638903183454, 0.1128379167094489, -0.026866170643553386,
+               0.005223977611288048, -0.0008548326218104488, 0.00012055302857227434, -1.4924896276681534e-05,
+               1.6449422183604824e-06, -1.6223783504106515e-07, 1.3785627646942012e-08,
+               -7.916428318768119e-10)  # fmt: skip
+# -log(erfc x) on 1 <= x <= 4 and 1 <= x <= 5.95, error 2^-29.8 and 2^-57.1 of erf x
+_LOG_ERFC_SINGLE = (0.0003516009310260415, 1.1270482540130615, 0.6382126808166504, 0.10304807871580124,
+                    -0.02181016094982624, 0.0029407443944364786, -0.000185682118171826)  # fmt: skip
+_LOG_ERFC_DOUBLE = (5.10058910627509e-07, 1.1283740212042248, 0.6366439281760552, 0.10270262660762355,
+                    -0.01898865916765972, -0.0004127081440378968, 0.0019181021189764332, -0.000772377762886457,
+                    0.0001361426842490577, 1.9724515732718602e-05, -2.261044597774724e-05, 8.6021719862395e-06,
+                    -2.1202608641290113e-06, 3.705319062487492e-07, -4.605842536420668e-08, 3.901204265590656e-09,
+                    -2.0265039236044523e-10, 4.880834063922607e-12)  # fmt: skip
+# (1 + 2x) e^(x²) erfc x in (x - k) / (x + k) for x >= 0, k = 2 and 4, relative error 2^-25.7 and 2^-54.3
+_ERFCX_SINGLE = (1.2769783735275269, -0.0927639976143837, -0.16603055596351624, 0.1640552431344986,
+                 -0.05421075224876404, -0.008060446940362453, 0.008648799732327461, 0.0013198649976402521,
+                 -0.0012452856171876192, -0.0004100659571122378)  # fmt: skip
+_ERFCX_DOUBLE = (1.2329951186255526, -0.1396211168405629, 0.015379652102605465, 0.06809705425473123,
+                 -0.10103906603556218, 0.09373283499723671, -0.06633036582733608, 0.037167515551811414,
+                 -0.01619773389852007, 0.005031969882205663, -0.0007577742793269243, -0.00019925635854774196,
+                 0.00015062556654329688, -2.4399679525319102e-05, -1.1231941085925257e-05, 5.70901503824706e-06,
+                 3.1009265193009874e-07, -8.215066386665252e-07, 5.8129481578928036e-08, 1.0369800961696972e-07,
+                 -8.677990470011828e-09, -9.44207977302391e-09, -2.8533467388473836e-10)  # fmt: skip
+
+
+def _pick(x: Term, single: Sequence[float], double: Sequence[float]) -> Sequence[float]:
+    return single if x.dtype.bits == 32 else double
+
+
+def _near(x: Term) -> Term:
+    """erf x near 0."""
+    return x.multiply_add(polynomial(x * x, _pick(x, _ERF_SINGLE, _ERF_DOUBLE)), x)
 
 
 def error_function(x: Term) -> Term:
-    """erf x: an odd polynomial up to 1, beyond it 1 - e^(-P(|x|))."""
+    """erf x: an odd polynomial up to about 1, beyond it 1 - e^(-P(|x|))."""
     magnitude = x.abs()
-    near = x.multiply_add(polynomial(x * x, _ERF_SINGLE), x)
-    far = 1.0 - exponential(-polynomial(magnitude.at_most(4.0), _ERFC_LOGARITHM_SINGLE))
-    return where(magnitude < 1.0, near, far.with_sign(x))
+    limited = magnitude.at_most(x.pick(4.0, 5.95))
+    far = 1.0 - exponential_of_normal(-polynomial(limited, _pick(x, _LOG_ERFC_SINGLE, _LOG_ERFC_DOUBLE)))
+    return where(magnitude < 1.0, _near(x), far.with_sign(x))
+
+
+def complementary_error_function(x: Term) -> Term:
+    """1 - erf x: e^(-x²) by a polynomial in a map of the positive numbers to [-1, 1), as by Schonfelder (1978).
+
+    Within 4 ulp.
+    """
+    a = x.abs().at_most(x.pick(11.0, 28.0))
+    centre = x.pick(2.0, 4.0)
+    p = polynomial((a - centre) / (a + centre), _pick(x, _ERFCX_SINGLE, _ERFCX_DOUBLE))
+    # the square and its error (Dekker), without fma
+    square = a * a
+    ones = (1 << x.dtype.bits) - 1
+    high = (a.bits() & (ones ^ (1 << (x.format.mantissa + 2) // 2) - 1)).bitcast(x.dtype)
+    error = (high * high - square) + (a - high) * (a + high)
+    tail = exponential_not_positive(-square, -error) * p / (a + a + 1.0)
+    near = 1.0 - _near(x)
+    return where(x.abs() < 0.5, near, where(x < 0.0, 2.0 - tail, tail))

@@ -80,10 +80,18 @@ def power_of_two(k: Term, like: Term) -> Term:
     return (k << like.format.mantissa).bitcast(like.dtype)
 
 
-def exponential_not_positive(x: Term) -> Term:
-    """e^x for x <= 0."""
+def exponential_not_positive(x: Term, rest: Term | None = None) -> Term:
+    """e^(x + rest) for x <= 0 and a rest far below 1."""
     r, k = split_exponent(x.at_least(x.pick(-104.0, -746.0)), 2 * x.format.bias)
+    if rest is not None:
+        r = r + rest
     return scale_twice(polynomial(r, _coefficients(x, _EXP_SINGLE, _EXP_DOUBLE)), k)
+
+
+def exponential_of_normal(x: Term) -> Term:
+    """e^x for x between -87 and 87 (f32) or -708 and 708 (f64): the results are normal numbers."""
+    r, k = split_exponent(x, x.format.bias)
+    return polynomial(r, _coefficients(x, _EXP_SINGLE, _EXP_DOUBLE)) * power_of_two(k, x)
 
 
 def exponential(x: Term) -> Term:
@@ -91,11 +99,16 @@ def exponential(x: Term) -> Term:
     return exponential_not_positive(x.at_most(x.pick(89.0, 710.0)))
 
 
+def power_of_two_fraction(r: Term) -> Term:
+    """2^r for |r| <= 1/2."""
+    return polynomial(r, _coefficients(r, _EXP2_SINGLE, _EXP2_DOUBLE))
+
+
 def exponential_base_2(x: Term) -> Term:
     """2^x, to 1 ulp."""
     limited = x.at_most(x.pick(129.0, 1025.0)).at_least(x.pick(-151.0, -1076.0))
     r, k = split_exponent(limited, 2 * x.format.bias, base=2)
-    return scale_twice(polynomial(r, _coefficients(x, _EXP2_SINGLE, _EXP2_DOUBLE)), k)
+    return scale_twice(power_of_two_fraction(r), k)
 
 
 def exponential_minus_one(x: Term) -> Term:

@@ -1,0 +1,86 @@
+"""Arc sine, cosine and tangent: odd polynomials near 0, and the identities that lead there."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from tgc.kernels.scalar_term import Term, polynomial, where
+
+# (asin x / x - 1) / x² in x² on |x| <= 1/2, error 2^-27.6 and 2^-55.9 of asin x
+_ASIN_SINGLE = (0.16666752099990845, 0.074953094124794, 0.04546915367245674, 0.02418474294245243,
+                0.04215838760137558)  # fmt: skip
+_ASIN_DOUBLE = (0.16666666666665408, 0.0750000000033715, 0.04464285682820501, 0.030381959142433988,
+                0.02237175791213464, 0.01735970693749289, 0.013885213249799076, 0.012169361825354488,
+                0.006527308377549876, 0.01953013587366092, -0.016227258197980488, 0.031914377086618706)  # fmt: skip
+# (atan x / x - 1) / x² in x² on |x| <= tan(π/8), error 2^-30.4 and 2^-59.4 of atan x
+_ATAN_SINGLE = (-0.33333316445350647, 0.19998526573181152, -0.14244344830513, 0.10598728805780411,
+                -0.060887400060892105)  # fmt: skip
+_ATAN_DOUBLE = (-0.3333333333333319, 0.19999999999952187, -0.14285714280054643, 0.11111110776337545,
+                -0.09090897552279964, 0.07692056549235135, -0.06663062242639818, 0.05847583981787344,
+                -0.050379234464734766, 0.038029319703882895, -0.01786845023018596)  # fmt: skip
+
+# π/2 rounded, and what the rounding left
+_HALF_PI_SINGLE, _HALF_PI_DOUBLE = (1.5707963705062866, -4.371138828673793e-08), (math.pi / 2, 6.123233995736766e-17)
+
+
+def _half_pi(x: Term) -> tuple[float, float]:
+    return _HALF_PI_SINGLE if x.dtype.bits == 32 else _HALF_PI_DOUBLE
+
+
+def _odd(x: Term, square: Term, single: Sequence[float], double: Sequence[float]) -> Term:
+    return (x * square).multiply_add(polynomial(square, single if x.dtype.bits == 32 else double), x)
+
+
+def _arc_sine_reduced(a: Term) -> tuple[Term, Term]:
+    """(whether a > 1/2, s) with asin a = s for a <= 1/2, and else asin a = π/2 - 2s, by √((1 - a) / 2)."""
+    outer = a > 0.5
+    square = where(outer, (1.0 - a) * 0.5, a * a)
+    return outer, _odd(where(outer, square.sqrt(), a), square, _ASIN_SINGLE, _ASIN_DOUBLE)
+
+
+def arc_sine(x: Term) -> Term:
+    """asin x; NaN beyond 1."""
+    outer, s = _arc_sine_reduced(x.abs())
+    high, low = _half_pi(x)
+    return where(outer, high - (s + s - low), s).copysign(x)
+
+
+def arc_cosine(x: Term) -> Term:
+    """acos x: 2s for x > 1/2, π - 2s for x < -1/2, and π/2 ∓ s between."""
+    outer, s = _arc_sine_reduced(x.abs())
+    high, low = _half_pi(x)
+    negative = x < 0.0
+    twice = s + s
+    inner = high - (where(negative, -s, s) - low)
+    return where(outer, where(negative, 2.0 * high - (twice - 2.0 * low), twice), inner)
+
+
+def _arc_of_ratio(y: Term, x: Term) -> Term:
+    """atan(y / x) for y, x >= 0, not both zero or infinite, with one division."""
+    small, large = y <= x * math.tan(math.pi / 8), y > x * math.tan(3 * math.pi / 8)
+    t = where(small, y, where(large, -x, y - x)) / where(small, x, where(large, y, y + x))
+    high, low = _half_pi(x)
+    base_high, base_low = (where(small, 0.0, where(large, x.constant(p), 0.5 * p)) for p in (high, low))
+    square = t * t
+    single = x.dtype.bits == 32
+    tail = (t * square).multiply_add(polynomial(square, _ATAN_SINGLE if single else _ATAN_DOUBLE), base_low)
+    return base_high + (t + tail)
+
+
+def arc_tangent(x: Term) -> Term:
+    """atan x."""
+    return _arc_of_ratio(x.abs(), x.constant(1.0)).copysign(x)
+
+
+def arc_tangent_2(y: Term, x: Term) -> Term:
+    """The angle of the point (x, y), from -π to π; signs of zero and infinities as in C99."""
+    a, b = y.abs(), x.abs()
+    # so that a + b does not overflow; a subnormal that loses bits here is lost beside the other one anyway
+    huge = where(a > b, a, b) > 2.0 ** (x.format.bias - 7)
+    a, b = where(huge, a * 0.125, a), where(huge, b * 0.125, b)
+    same = a.equals(b)
+    angle = _arc_of_ratio(where(same, where(a > 0.0, x.constant(1.0), 0.0), a), where(same, 1.0, b))
+    high, low = _half_pi(x)
+    behind = (x.bits() >> x.dtype.bits - 1).differs(0)
+    return where(behind, 2.0 * high - (angle - 2.0 * low), angle).copysign(y)
