@@ -113,7 +113,8 @@ class _Pass:
             self._element(top, [])
             return
         future = self._loops([*indices, Index(((FUTURE, 1),), lane=1)])
-        for i in self.group:
+        # outside of the value nothing may be read before that is known
+        for i in () if self.walk.open else self.group:
             top.hoist(evaluator.region.results[i], self.walk.placed(future), FUTURE)
 
         def body(v: Value, count: Value | None) -> None:
