@@ -150,7 +150,7 @@ no:
 """
 
 _CALL = """
-define dso_local ptr @tgc_call(ptr %self, ptr %args, i64 %n) {
+define ptr @tgc_call(ptr %self, ptr %args, i64 %n) {
   %capsule = call ptr @PyTuple_GetItem(ptr %self, i64 0)
   %d = call ptr @PyCapsule_GetPointer(ptr %capsule, ptr null)
   [inputs] [states] [results] [symbols] [extents] [arguments] [array_type]

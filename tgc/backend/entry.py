@@ -50,7 +50,7 @@ def entry_text(program: Program, *, symbol: str, exported: bool = True) -> str:
     :class:`~tgc.errors.VerificationError` for a malformed program.
     """
     verify(program)
-    visibility = "dso_local" if exported else "internal"
+    visibility = "" if exported else "internal"
     writer = _EntryWriter(program, symbol)
     return "".join(
         (

@@ -34,7 +34,7 @@ end:
 """
 
 CREATE = """
-define VISIBILITY i64 @PREFIX_pool_size(i32 %threads) noinline optnone {
+define i64 @PREFIX_pool_size(i32 %threads) noinline optnone {
   %wide = sext i32 %threads to i64
   %lines = mul i64 %wide, LINE
   %size = add i64 %lines, SLACK
@@ -42,7 +42,7 @@ define VISIBILITY i64 @PREFIX_pool_size(i32 %threads) noinline optnone {
   %result = select i1 %wrong, i64 -BAD_THREADS, i64 %size
   ret i64 %result
 }
-define VISIBILITY ptr @PREFIX_pool_prepare(ptr %memory, i32 %threads) noinline optnone {
+define PREPAREDptr @PREFIX_pool_prepare(ptr %memory, i32 %threads) noinline optnone {
   %null = icmp eq ptr %memory, null
   %few = icmp slt i32 %threads, 1
   %wrong = or i1 %null, %few
@@ -68,7 +68,7 @@ begin:
   store i64 %pid, ptr %pid.at
   ret ptr %pool
 }
-define VISIBILITY ptr @PREFIX_pool_create(ptr %memory, i32 %threads) noinline optnone {
+define ptr @PREFIX_pool_create(ptr %memory, i32 %threads) noinline optnone {
   %pool = call ptr @PREFIX_pool_prepare(ptr %memory, i32 %threads)
   %null = icmp eq ptr %pool, null
   br i1 %null, label %fail, label %begin
@@ -90,7 +90,7 @@ end:
 
 # The pool stays busy for ever after: whoever still holds it runs alone.
 DESTROY = """
-define VISIBILITY void @PREFIX_pool_destroy(ptr %pool) noinline optnone {
+define void @PREFIX_pool_destroy(ptr %pool) noinline optnone {
   %null = icmp eq ptr %pool, null
   br i1 %null, label %end, label %whose
 whose:

@@ -250,13 +250,13 @@ def has_pool(triple: str) -> bool:
     return architecture in _SYSTEM_CALLS and "linux" in system
 
 
-def pool_text(triple: str, *, prefix: str, exported: bool = True) -> str:
+def pool_text(triple: str, *, prefix: str, lazy: bool = False) -> str:
     """LLVM IR of ``PREFIX_pool_size``, ``_create``, ``_prepare`` and ``_destroy``; empty where there is no pool.
 
     ``i64 pool_size(i32 threads)``; ``ptr pool_create(ptr memory, i32 threads)`` starts the threads and returns the
     executor, or null if it cannot; ``pool_prepare`` leaves starting them to the first job, which makes do with those
     that start; ``void pool_destroy(ptr executor)`` waits for the running job and ends the threads, and does nothing in
-    a forked child. The rest is internal: one pool to a module.
+    a forked child. ``_prepare`` is internal unless ``lazy``, and so is the rest: one pool to a module.
     """
     if not has_pool(triple):
         return ""
@@ -264,7 +264,7 @@ def pool_text(triple: str, *, prefix: str, exported: bool = True) -> str:
     futex, getpid = _SYSTEM_CALLS[architecture]
     pauses = {"x86_64": "call void @llvm.x86.sse2.pause()", "aarch64": "call void @llvm.aarch64.isb(i32 15)"}
     words = {
-        "VISIBILITY": "dso_local" if exported else "internal",
+        "PREPARED": "" if lazy else "internal ",
         "PREFIX": prefix,
         "PAUSE": pauses.get(architecture, "fence seq_cst"),
         "FUTEX": str(futex),

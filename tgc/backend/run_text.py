@@ -205,8 +205,7 @@ def run_text(*, exported: bool = False) -> str:
     It runs ``n`` steps (:data:`tgc.backend.abi.STEP_TYPE`); ``values``: the numbers that steps refer to by slot,
     ``pointers``: room for the most buffers a step has. Returns 0 or the status of the first failure.
     """
-    visibility = "dso_local" if exported else "internal"
-    return _PART + _RESOLVE + _LAUNCH + _RUN.replace("VISIBILITY", visibility)
+    return _PART + _RESOLVE + _LAUNCH + _RUN.replace("VISIBILITY", "" if exported else "internal")
 
 
 def kernel_declaration(name: str) -> str:

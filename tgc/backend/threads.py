@@ -61,7 +61,7 @@ def native_calls() -> bool:
 def runtime_text() -> str:
     """LLVM IR of the process's runtime."""
     calls = call_text(object.__basicsize__) if native_calls() else ""
-    return run_text(exported=True) + pool_text(host_target().triple, prefix="tgc") + calls
+    return run_text(exported=True) + pool_text(host_target().triple, prefix="tgc", lazy=True) + calls
 
 
 def compile_runtime() -> bytes:
