@@ -285,8 +285,9 @@ def combinations(types: Sequence[TensorType]) -> tuple[Array, ...]:
 
 
 @named(MAPS)
-def test_scalar_body_means_what_evaluate_says(definition: OpDef) -> None:
-    s = NumpyScalarBuilder(functions=MATH)
+@pytest.mark.parametrize("fused", [True, False], ids=["fma", "no-fma"])
+def test_scalar_body_means_what_evaluate_says(definition: OpDef, fused: bool) -> None:
+    s = NumpyScalarBuilder(fused=fused, functions=MATH)
     seen: set[object] = set()
     for case in cases(definition):
         signature = (*(t.dtype for t in case.types), *case.attributes.values())
