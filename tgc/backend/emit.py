@@ -41,11 +41,12 @@ done:
 """
 
 
-def emit_module(kernels: Sequence[Kernel], target: Target, debug: bool = False) -> str:
+def emit_module(kernels: Sequence[Kernel], target: Target, debug: bool = False, *, internal: bool = False) -> str:
     """LLVM IR of a module with one function for each kernel.
 
     With ``debug`` each access is checked against its buffer's size; a violation is recorded in a global of four i64,
-    ``OUT_OF_BOUNDS``: the kernel's number plus one, the buffer's, the offset and the size; and the kernel returns.
+    ``OUT_OF_BOUNDS``: the kernel's number plus one, the buffer's, the offset and the size; and the kernel returns. With ``internal`` the kernels can be called within the module
+    only, as in an object for others to link.
     """
     lines = [f'target datalayout = "{data_layout(target)}"', f'target triple = "{target.triple}"']
     if debug:
@@ -56,7 +57,7 @@ def emit_module(kernels: Sequence[Kernel], target: Target, debug: bool = False) 
         writer = Writer(kernel, target, capabilities(target), declared)
         _alias_scopes(writer, metadata)
         writer.checks = str(number) if debug else None
-        _function(writer)
+        _function(writer, "internal " if internal else "")
         lines += writer.lines
     lines += declared.values()
     lines += metadata
@@ -65,10 +66,10 @@ def emit_module(kernels: Sequence[Kernel], target: Target, debug: bool = False) 
     return "\n".join(lines) + "\n"
 
 
-def _function(w: Writer) -> None:
+def _function(w: Writer, linkage: str) -> None:
     kernel = w.kernel
     w.lines.append(
-        f"define void @{kernel.name}(ptr %buffers, ptr %dims, i64 %begin, i64 %end, ptr noalias %scratch) #0 {{"
+        f"define {linkage}void @{kernel.name}(ptr %buffers, ptr %dims, i64 %begin, i64 %end, ptr noalias %scratch) #0 {{"
     )
     w.lines.append("entry:")
     start = len(w.lines)
