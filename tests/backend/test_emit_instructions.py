@@ -140,6 +140,12 @@ def cases() -> Iterator[Case]:
                 lambda a, b, p=predicate: ORACLE.compare(p, a, b),
                 both,
             )
+            yield Case(
+                f"choose_{predicate}_{dtype}",
+                lambda b, x, y, p=predicate: b.select(b.compare(p, x, y), x, y),
+                lambda x, y, p=predicate: np.where(ORACLE.compare(p, x, y), x, y),
+                both,
+            )
         yield case("select", (np.resize([True, False, False], both[0].size), *both))
         if dtype.is_float:
             for name in ("sqrt", "floor", "ceil", "trunc", "round_even"):

@@ -122,13 +122,14 @@ def extremum(w: Writer, operation: Operation) -> str:
     """minimum and maximum."""
     a, t, x, y = _parts(w, operation)
     bound = operation.operands[1].constant
+    # With a constant on the right one comparison does: an unordered x stays, and of equal operands the constant is
+    # taken, which is wrong only for the zero of the other sign. minimum with -0.0 would be right, but LLVM 22 turns its
+    # vector form into WebAssembly's pmin, which gives +0.0.
     if a.dtype.is_float and bound is not None and not math.isnan(bound):
-        # with a constant on the right one comparison does: an unordered x stays, and of equal operands the constant
-        # is taken, which is wrong only for the zero of the other sign
-        right_zero = bound != 0 or (math.copysign(1.0, bound) > 0) == (operation.name == "maximum")
-        if right_zero:
-            relation = "ugt" if operation.name == "maximum" else "ult"
-            return w.op(f"select {vector('i1', a.lanes)} {w.op(f'fcmp {relation} {t} {x}, {y}')}, {t} {x}, {t} {y}")
+        maximum = operation.name == "maximum"
+        if bound != 0 or (maximum and math.copysign(1.0, bound) > 0):
+            stays = w.op(f"fcmp {'ugt' if maximum else 'ult'} {t} {x}, {y}")
+            return w.op(f"select {vector('i1', a.lanes)} {stays}, {t} {x}, {t} {y}")
     return _extremum(w, operation.name, a, t, x, y)
 
 
