@@ -45,8 +45,8 @@ def emit_module(kernels: Sequence[Kernel], target: Target, debug: bool = False, 
     """LLVM IR of a module with one function for each kernel.
 
     With ``debug`` each access is checked against its buffer's size; a violation is recorded in a global of four i64,
-    ``OUT_OF_BOUNDS``: the kernel's number plus one, the buffer's, the offset and the size; and the kernel returns. With ``internal`` the kernels can be called within the module
-    only, as in an object for others to link.
+    ``OUT_OF_BOUNDS``: the kernel's number plus one, the buffer's, the offset and the size; and the kernel returns.
+    With ``internal`` kernels can be called within the module only, as in an object that others link.
     """
     lines = [f'target datalayout = "{data_layout(target)}"', f'target triple = "{target.triple}"']
     if debug:
@@ -68,9 +68,8 @@ def emit_module(kernels: Sequence[Kernel], target: Target, debug: bool = False, 
 
 def _function(w: Writer, linkage: str) -> None:
     kernel = w.kernel
-    w.lines.append(
-        f"define {linkage}void @{kernel.name}(ptr %buffers, ptr %dims, i64 %begin, i64 %end, ptr noalias %scratch) #0 {{"
-    )
+    parameters = "ptr %buffers, ptr %dims, i64 %begin, i64 %end, ptr noalias %scratch"
+    w.lines.append(f"define {linkage}void @{kernel.name}({parameters}) #0 {{")
     w.lines.append("entry:")
     start = len(w.lines)
     for number, buffer in enumerate(kernel.buffers):
