@@ -25,6 +25,7 @@ from tgc.kernels.ir import Buffer, Value
 from tgc.ops import rules
 
 ALWAYS = Guard()
+FUTURE = Index(((-1, 1),))
 Key: TypeAlias = "tuple[graph.Value, Coordinates, Guard]"
 
 
@@ -262,6 +263,10 @@ class Point:
         if node.op == "parameter":
             buffer = self.evaluator.parameter(rules.integer(node.attributes, "index"))
             return self.load(buffer, self.evaluator.address(v.type, at, self.lanes), guard)
+        if node.op == "dimension":
+            return b.convert(b.index(rules.dim(node.attributes, "size")), v.dtype)
+        if node.op == "dimension":
+            return b.convert(b.index(rules.dim(node.attributes, "size")), v.dtype)
         if node.op == "iota":
             index = at[rules.integer(node.attributes, "axis")]
             narrow = v.dtype.is_integer and v.dtype.bits in (32, 64)
@@ -346,10 +351,10 @@ class Point:
 
     # -- moving work out of loops ----------------------------------------------------------------------------------
 
-    def hoist(self, v: graph.Value, at: Coordinates, variable: int) -> None:
-        """Computes here what ``v`` needs at ``at`` that does not depend on ``variable`` nor on the lane.
+    def hoist(self, v: graph.Value, at: Coordinates) -> None:
+        """Computes here what ``v`` needs at ``at`` that is the same in every round of the loops that follow.
 
-        ``variable`` is the number of a value that is not defined yet: the index of a loop that follows.
+        The variables of those loops are indices with a negative number (:data:`FUTURE`): they are not defined yet.
         """
         pending = [(v, at)]
         seen = set(pending)
@@ -357,7 +362,7 @@ class Point:
             v, at = pending.pop()
             if v.node.op in ("constant", "iota") or v in self.overrides:
                 continue
-            if all(i.uniform and not i.depends_on(variable) for i in at):
+            if not any(number < 0 for index in at for number, _ in index.terms):
                 self.value(v, at)
                 continue
             if v.node.op in CONDITIONAL or v.node.op == "reshape" and not divides_nothing(v.node):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import log2
 
 from passes.fusion_groups import weight
@@ -11,7 +11,7 @@ from tgc.ir.dims import Dim
 from tgc.ir.graph import Graph
 from tgc.ir.opdef import OpTable
 from tgc.ir.types import TensorType
-from tgc.kernels.access import Evaluator, Point
+from tgc.kernels.access import FUTURE, Evaluator, Point
 from tgc.kernels.access_conditional import Guard, both, chosen
 from tgc.kernels.builder import KernelBuilder
 from tgc.kernels.grid import Grid
@@ -23,8 +23,6 @@ from tgc.kernels.vector_loop import region_lanes, vector_loop
 from tgc.target import Target
 
 CHUNK_NANOSECONDS = 6000.0
-# the number of a loop variable that does not exist yet
-FUTURE = -1
 
 
 def lower(region: Graph, *, name: str, target: Target, table: OpTable) -> Lowering:
@@ -68,7 +66,7 @@ def chunk_elements(cost: float) -> int:
 def _lower_group(region: Graph, group: Sequence[int], name: str, target: Target, table: OpTable) -> Stage:
     results = [region.results[i] for i in group]
     walk = memory_walk(results[0].type)
-    accesses = pattern(results, walk.at, table)
+    accesses = pattern([(v, walk.at) for v in results], table)
     numbers = [Index(((n, 1),)) for n in range(len(walk.sizes))]
     stores = tuple([store_offset(v.type, results[0].type, walk, numbers) for v in results])
     pinned = accesses.pinned | {n for d in walk.open for n, _ in walk.at[d].terms}
@@ -112,10 +110,10 @@ class _Pass:
         if not self.axes:
             self._element(top, [])
             return
-        future = self._loops([*indices, Index(((FUTURE, 1),), lane=1)])
+        future = self._loops([*indices, replace(FUTURE, lane=1)])
         # outside of the value nothing may be read before that is known
         for i in () if self.walk.open else self.group:
-            top.hoist(evaluator.region.results[i], self.walk.placed(future), FUTURE)
+            top.hoist(evaluator.region.results[i], self.walk.placed(future))
 
         def body(v: Value, count: Value | None) -> None:
             index = evaluator.index(v, lane=1, bound=self.axes[-1].size, step=self.lanes)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from tgc.errors import CompilerBug
@@ -84,25 +84,29 @@ class Pattern:
     pinned: frozenset[int]
 
 
-def pattern(values: Iterable[graph.Value], at: Coordinates, table: OpTable) -> Pattern:
-    """The accesses that computing ``values`` at ``at`` makes."""
+def pattern(
+    values: Iterable[tuple[graph.Value, Coordinates]], table: OpTable, given: Collection[graph.Value] = ()
+) -> Pattern:
+    """The accesses that computing each of ``values`` at an index makes; those ``given`` are in registers already."""
     offsets: list[Index] = []
     pinned: set[int] = set()
-    pending = [(v, at) for v in values]
+    pending = list(values)
     seen = set(pending)
     while pending:
         v, at = pending.pop()
+        if v in given:
+            continue
         if v.node.op == "parameter":
             offsets.append(_offset(v.type, at, pinned))
             continue
-        for read in _reads(v.node, at, table, pinned):
+        for read in reads(v.node, at, table, pinned):
             if read not in seen:
                 seen.add(read)
                 pending.append(read)
     return Pattern(tuple(offsets), frozenset(pinned))
 
 
-def _reads(node: Node, at: Coordinates, table: OpTable, pinned: set[int]) -> list[tuple[graph.Value, Coordinates]]:
+def reads(node: Node, at: Coordinates, table: OpTable, pinned: set[int]) -> list[tuple[graph.Value, Coordinates]]:
     """The operands and where they are read, data taken as 0; loops whose number matters are added to ``pinned``."""
 
     def pin(index: Index, *_: object) -> tuple[Index, Index]:
