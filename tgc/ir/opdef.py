@@ -123,7 +123,8 @@ class OpDef:
     ``operands``: how many, or None for any number. ``infer`` raises ShapeError or DTypeError. ``evaluate`` is the meaning on
     NumPy arrays: floats of 32 bits and fewer arrive in f64 and are rounded once by the interpreter, everything else exactly
     as typed. Exactly one of ``scalar`` (MAP) and ``body`` (COMPOSITE) is given for those kinds. ``ulp``: bound on the error of
-    the compiled op in units in the last place of the result, beyond the propagated error of its operands;
+    the compiled op in units in the last place of the result, beyond the propagated error of its operands, 0 where it
+    chooses among its operands and rounds nothing;
     ``error`` where that is not enough (sums, contractions). ``domain``: interval of each operand on which maps are tested.
     ``differentiable`` is False for ops whose gradient is zero or undefined everywhere (comparisons, integers).
     """

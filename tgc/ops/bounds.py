@@ -61,7 +61,7 @@ def error_bounds(
     bounds: list[Floats | None] = []
     for y, error in zip(results, propagated, strict=True):
         total = np.asarray(error, np.float64)
-        if not moves and from_numpy(y.dtype).is_float:
+        if not moves and definition.ulp and from_numpy(y.dtype).is_float:
             total = total + _rounding(y, total, definition.ulp)
         # a bound is not a number where the value is none: both sides are nan there, or it is infinite
         bounds.append(np.where(np.isnan(total), np.where(_is_nan(y), 0.0, np.inf), total))

@@ -173,6 +173,7 @@ OPS_CONVERT: tuple[OpDef, ...] = (
         vjp=map_vjp(_SELECT_PARTIALS),
         jvp=map_jvp(_SELECT_PARTIALS),
         batch=rules.map_batch("select"),
+        ulp=0.0,
         domain=(ANYWHERE, ANYWHERE, ANYWHERE),
         cases=map_cases([(bool_, d, d) for d in (f32, *(d for d in DTYPES.values() if d is not f32))]),
         foldable=True,

@@ -93,6 +93,7 @@ def _reduction(
         vjp=vjp,
         jvp=jvp,
         batch=rules.shifted_batch(name, rules.shift_axes),
+        ulp=0.0 if foldable else 0.5,
         error=error,
         domain=(domain,),
         cases=_cases(kinds),
@@ -230,10 +231,18 @@ def _extreme_jvp(b: GraphBuilder, node: Node, tangents: Sequence[Value | None]) 
     return [None if t is None else b.sum(b.mul(t, _winners(b, node)), _axes_of(node))]
 
 
-def _extreme_error(
-    operands: Sequence[Array], errors: Sequence[Array], attributes: Attributes, results: Sequence[Array]
-) -> tuple[Array, ...]:
-    return (np.asarray(np.max(errors[0], axis=rules.integers(attributes, "axes"), initial=0.0)),)
+def _extreme_error(sign: float) -> ErrorBound:
+    """How far the extreme of the elements' intervals may lie: what is far from being the extreme does not count."""
+
+    def error(
+        operands: Sequence[Array], errors: Sequence[Array], attributes: Attributes, results: Sequence[Array]
+    ) -> tuple[Array, ...]:
+        axes = rules.integers(attributes, "axes")
+        x, e = sign * rules.as_floats(operands[0]), rules.as_floats(errors[0])
+        low, y, high = (np.max(v, axis=axes, initial=-np.inf) for v in (x - e, x, x + e))
+        return (np.maximum(np.where(low == y, 0.0, y - low), np.where(high == y, 0.0, high - y)),)
+
+    return error
 
 
 # -- argmax and argmin -------------------------------------------------------------------------------------------
@@ -315,7 +324,7 @@ OPS_REDUCE: tuple[OpDef, ...] = (
         rules.NUMERIC,
         vjp=_extreme_vjp,
         jvp=_extreme_jvp,
-        error=_extreme_error,
+        error=_extreme_error(1.0),
     ),
     _reduction(
         "min",
@@ -324,21 +333,21 @@ OPS_REDUCE: tuple[OpDef, ...] = (
         rules.NUMERIC,
         vjp=_extreme_vjp,
         jvp=_extreme_jvp,
-        error=_extreme_error,
+        error=_extreme_error(-1.0),
     ),
     _reduction(
         "any",
         "Whether one element over ``axes`` is true; false of nothing.",
         lambda x, axes: np.asarray(np.any(x, axis=axes)),
         rules.BOOL,
-        error=_extreme_error,
+        error=_extreme_error(1.0),
     ),
     _reduction(
         "all",
         "Whether all elements over ``axes`` are true; true of nothing.",
         lambda x, axes: np.asarray(np.all(x, axis=axes)),
         rules.BOOL,
-        error=_extreme_error,
+        error=_extreme_error(-1.0),
     ),
     _search("argmax", "Index of the largest along ``axis``: the first of equals, the first nan.", np.argmax, 1.0),
     _search("argmin", "Index of the smallest along ``axis``: the first of equals, the first nan.", np.argmin, -1.0),

@@ -17,6 +17,8 @@ from tgc.ir.types import TensorType
 from tgc.ops import rules
 from tgc.ops.sliding import pairs, taps, trailing, window_count
 
+# Ops whose results are elements of their operands: nothing is rounded.
+_CHOOSE = ("window_max", "window_max_take")
 _SHARED = ("window", "stride", "padding", "dilation")
 
 
@@ -321,8 +323,10 @@ def _op(
         vjp=vjp,
         jvp=jvp,
         batch=rules.shifted_batch(name, _shift),
+        ulp=0.0 if name in _CHOOSE else 0.5,
         error=error,
         cases=tuple(_cases(name)),
+        foldable=name in _CHOOSE,
     )
 
 
