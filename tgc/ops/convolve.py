@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -11,7 +11,7 @@ import numpy as np
 from tgc.dtypes import DType, bf16, f32, f64, i32
 from tgc.errors import ShapeError, UnsupportedError
 from tgc.ir.dims import Dim, symbol
-from tgc.ir.graph import Array, Attributes, Graph, Node, Value
+from tgc.ir.graph import Array, Attribute, Attributes, Graph, Node, Value
 from tgc.ir.kinds import OpKind
 from tgc.ir.opdef import AttributeSpec, Batch, Case, ErrorBound, GraphBuilder, Meaning, OpDef, TypeRule, Vjp
 from tgc.ir.types import TensorType
@@ -303,7 +303,7 @@ def _window(stride: int, low: int, high: int, dilation: int, groups: int, rank: 
 
 
 _N = symbol("n")
-_UNEVEN: Attributes = {"stride": (2, 3), "padding": ((0, 1), (2, 0)), "dilation": (1, 2), "groups": 2}
+_UNEVEN: Mapping[str, Attribute] = {"stride": (2, 3), "padding": ((0, 1), (2, 0)), "dilation": (1, 2), "groups": 2}
 _EXAMPLES: tuple[tuple[DType, tuple[Dim, ...], tuple[Dim, ...], Attributes], ...] = (
     (f32, (2, 3, 6, 5), (4, 3, 3, 3), _window(1, 1, 1, 1, 1, 2)),
     (f32, (2, 4, 7, 7), (6, 2, 3, 2), _UNEVEN),
@@ -327,7 +327,7 @@ def _cases(name: str) -> Iterator[Case]:
             yield (dy, x), {**attributes, "filter_shape": filter_shape}
 
 
-_ATTRIBUTES = {
+_ATTRIBUTES: Mapping[str, AttributeSpec] = {
     "stride": AttributeSpec("step of the filter along each spatial dimension"),
     "padding": AttributeSpec("zeros (before, after) along each spatial dimension"),
     "dilation": AttributeSpec("distance between the filter's elements along each spatial dimension"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -133,7 +133,7 @@ def _searchsorted_batch(
 
 # -- table -------------------------------------------------------------------------------------------------------
 
-_ATTRIBUTES = {
+_ATTRIBUTES: Mapping[str, AttributeSpec] = {
     "axis": AttributeSpec("the dimension that is sorted"),
     "descending": AttributeSpec("whether the largest comes first", required=False, default=False),
 }
