@@ -259,6 +259,7 @@ def same_bits(a: Array, b: Array) -> Array:
 @pytest.mark.parametrize("target", TARGETS, ids=lambda t: f"{t.cpu}-{t.vector_bits}")
 @pytest.mark.parametrize("group", [cases, conversions])
 def test_instructions_give_the_bits_of_numpy(group: Callable[[], Iterator[Case]], target: Target) -> None:
+    # without hardware a fused multiply-add of f64 is rounded twice near the limits
     made = [c for c in group() if target.fma or not c.name.startswith("fma_f64")]
     kernels = [c.kernel(lanes) for c in made for lanes in (1, LANES)]
     for kernel in kernels:

@@ -13,10 +13,11 @@ from tgc.backend.emit import emit_module
 from tgc.backend.host import host_target
 from tgc.backend.jit import KernelLibrary
 from tgc.dtypes import DTYPES, DType, bf16, bool_, f16, f32, f64, i8, i32, i64, u8, u32
-from tgc.errors import CompilerBug, UnsupportedError
+from tgc.errors import CompilerBug
 from tgc.ir.dims import dim_max, symbol
 from tgc.kernels.builder import KernelBuilder
 from tgc.kernels.ir import Kernel
+from tgc.kernels.numpy_scalar import NumpyScalarBuilder
 from tgc.kernels.verify import verify
 from tgc.target import AVX2, AVX512, NEON, RISCV, SSE2, WASM, Target
 
@@ -355,13 +356,21 @@ def test_results_do_not_depend_on_the_instruction_set() -> None:
     assert len(set(results)) == 1
 
 
-def test_a_missing_fused_operation_in_f64_is_said() -> None:
-    b = KernelBuilder("fused", count=1)
-    x = b.buffer("x", f64, 1, "readwrite")
-    value = b.load(x, 0)
-    b.store(x, 0, b.fma(value, value, value))
-    with pytest.raises(UnsupportedError, match="fused multiply-add of f64"):
-        emit_module([b.finish()], SSE2)
+def test_a_fused_operation_without_hardware_is_rounded_once() -> None:
+    rng = np.random.default_rng(3)
+    oracle = NumpyScalarBuilder()
+    for dtype in (f32, f64):
+        x = (rng.normal(size=(3, 4096)) * 2.0 ** rng.integers(-60, 60, (3, 4096))).astype(dtype.numpy)
+        x[2, ::2] = -(x[0, ::2] * x[1, ::2]) * (1 + rng.integers(-2, 3, 2048) * float(np.finfo(dtype.numpy).eps))
+        b = KernelBuilder("fused", count=512)
+        buffers = [b.buffer(name, dtype, 4096, "read") for name in "abc"]
+        out = b.buffer("out", dtype, 4096, "write")
+        offset = b.mul(b.iteration, 8)
+        b.store(out, offset, b.fma(*[b.load(buffer, offset, 8) for buffer in buffers]))
+        for target in RUNNABLE:
+            y = np.zeros_like(x[0])
+            load_kernels([b.finish()], target).call("fused", [*x, y])
+            np.testing.assert_array_equal(y, oracle.fma(*x))
 
 
 def test_a_block_that_llvm_would_take_minutes_for_is_refused() -> None:

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Final
 
+from tgc.backend.emit_fused import fused_by_parts
 from tgc.backend.llvm_text import Writer, all_lanes, literal, register_type, suffix, vector
-from tgc.errors import UnsupportedError
 from tgc.kernels.ir import Operation, Value
 
 _FLOAT_PREDICATES: Final = MappingProxyType(
@@ -16,7 +16,6 @@ _FLOAT_PREDICATES: Final = MappingProxyType(
 )
 _BITWISE: Final = MappingProxyType({"bit_and": "and", "bit_or": "or", "bit_xor": "xor"})
 _ROUNDING: Final = MappingProxyType({"floor": "floor", "ceil": "ceil", "trunc": "trunc", "round_even": "roundeven"})
-INTEGER_OF_FLOAT: Final = MappingProxyType({"float": "i32", "double": "i64"})
 
 
 def _parts(w: Writer, operation: Operation) -> tuple[Value, str, str, str]:
@@ -156,38 +155,7 @@ def fused(w: Writer, operation: Operation) -> str:
         return w.op(f"fadd {t} {w.op(f'fmul {t} {x}, {y}')}, {z}")
     if w.capabilities.fma:
         return w.call(f"llvm.fma.{suffix(a.dtype, a.lanes)}", t, (t, x), (t, y), (t, z))
-    if a.dtype.name != "f32":
-        raise UnsupportedError(
-            f"kernel {w.kernel.name} needs a fused multiply-add of {a.dtype}, which {w.target.cpu} does not have",
-            hint="choose a CPU with FMA",
-        )
-    return _fused_in_double(w, a.lanes, t, (x, y, z))
-
-
-def _fused_in_double(w: Writer, lanes: int, t: str, operands: tuple[str, str, str]) -> str:
-    """The product is exact in f64; the sum is rounded to odd (Boldo & Melquiond, 2008), then to f32."""
-    d, i, mask = vector("double", lanes), vector("i64", lanes), vector("i1", lanes)
-    x, y, z = (w.op(f"fpext {t} {v} to {d}") for v in operands)
-    product = w.op(f"fmul {d} {x}, {y}")
-    total = w.op(f"fadd {d} {product}, {z}")
-    # the error of the sum (Knuth's TwoSum)
-    from_z = w.op(f"fsub {d} {total}, {product}")
-    from_product = w.op(f"fsub {d} {total}, {from_z}")
-    left = w.op(f"fsub {d} {product}, {from_product}")
-    right = w.op(f"fsub {d} {z}, {from_z}")
-    error = w.op(f"fadd {d} {left}, {right}")
-    zero, one = all_lanes("i64", "0", lanes), all_lanes("i64", "1", lanes)
-    bits = w.op(f"bitcast {d} {total} to {i}")
-    inexact = w.op(f"fcmp one {d} {error}, {all_lanes('double', '0.0', lanes)}")
-    even = w.op(f"icmp eq {i} {w.op(f'and {i} {bits}, {one}')}, {zero}")
-    adjust = w.op(f"and {mask} {inexact}, {even}")
-    # away from zero where the error has the sign of the sum, else towards it
-    signs = w.op(f"xor {i} {w.op(f'bitcast {d} {error} to {i}')}, {bits}")
-    minus_one = all_lanes("i64", "-1", lanes)
-    step = w.op(f"select {mask} {w.op(f'icmp slt {i} {signs}, {zero}')}, {i} {minus_one}, {i} {one}")
-    step = w.op(f"select {mask} {adjust}, {i} {step}, {i} {zero}")
-    odd = w.op(f"bitcast {i} {w.op(f'add {i} {bits}, {step}')} to {d}")
-    return w.op(f"fptrunc {d} {odd} to {t}")
+    return fused_by_parts(w, a.dtype, a.lanes, (x, y, z))
 
 
 def unary(w: Writer, operation: Operation) -> str:
@@ -248,6 +216,11 @@ def compare(w: Writer, operation: Operation) -> str:
 def select(w: Writer, operation: Operation) -> str:
     """A choice by lanes, or of whole vectors."""
     condition, a, b = operation.operands
+    if a.lanes > 1 and a.dtype.is_float and a.dtype.bits >= 32 and w.target.triple.startswith("wasm"):
+        # LLVM 22 takes a choice by le or ge for pmin or pmax, which choose the other of two zeros; not so with bits
+        t, bits = register_type(a.dtype, a.lanes), vector(f"i{a.dtype.bits}", a.lanes)
+        x, y = (w.op(f"bitcast {t} {w.name(v)} to {bits}") for v in (a, b))
+        return w.op(f"bitcast {bits} {w.op(f'select {w.typed(condition)}, {bits} {x}, {bits} {y}')} to {t}")
     return w.op(f"select {w.typed(condition)}, {w.typed(a)}, {w.typed(b)}")
 
 

@@ -156,7 +156,11 @@ class KernelBuilder(AccessBuilder):
         return value
 
     def fma(self, a: Operand, b: Operand, c: Operand) -> Value:
-        """a * b + c, rounded once. Without hardware for it f32 is computed in f64, which is slow, and f64 raises."""
+        """a * b + c, rounded once.
+
+        Without hardware for it this takes dozens of instructions, and in f64 it is rounded twice where a factor leaves
+        2**±450 or ``c`` leaves 2**±900.
+        """
         return self._fused("fma", a, b, c)
 
     def multiply_add(self, a: Operand, b: Operand, c: Operand) -> Value:
