@@ -116,7 +116,11 @@ def _node_vjp(builder: Builder, node: Node, cotangents: Sequence[Value | None]) 
     graph = _body(builder, definition, node)
     if graph is None:
         raise _unsupported(builder, node)
-    return graph_vjp(builder, graph, node.operands, cotangents)
+    operands = node.operands
+    if node.op == "checkpoint":
+        # what is computed from here on is not what the forward pass has computed, and so is not kept from there
+        operands = tuple(builder.op("barrier", v) for v in operands)
+    return graph_vjp(builder, graph, operands, cotangents)
 
 
 def _node_jvp(builder: Builder, node: Node, tangents: Sequence[Value | None]) -> Sequence[Value | None]:
@@ -137,8 +141,8 @@ def _node_jvp(builder: Builder, node: Node, tangents: Sequence[Value | None]) ->
 
 
 def _body(builder: Builder, definition: OpDef, node: Node) -> Graph | None:
-    """What a composite or a fusion region computes, as a closed graph."""
-    if node.op == "fusion":
+    """What a composite, a fusion region or a checkpoint computes, as a closed graph."""
+    if node.op in ("fusion", "checkpoint"):
         return node.regions[0]
     if definition.body is None:
         return None

@@ -168,4 +168,6 @@ def _scan(builder: Builder, node: Node, wanted: frozenset[int]) -> _Kept:
     return _Kept(operands, tuple(kept), (_closed(builder, region, results, parameters),), attributes)
 
 
-_RULES: Mapping[str, _Rule] = MappingProxyType({"cond": _cond, "fusion": _fusion, "while_loop": _while, "scan": _scan})
+_RULES: Mapping[str, _Rule] = MappingProxyType(
+    {"cond": _cond, "fusion": _fusion, "checkpoint": _fusion, "while_loop": _while, "scan": _scan}
+)

@@ -64,9 +64,8 @@ def _node(
     definition = builder.table[node.op]
     every = (True,) * len(node.types)
     if not any(flags):
-        return builder.results(node.op, *operands, attributes=node.attributes, regions=node.regions), [
-            False for _ in every
-        ]
+        plain = builder.results(node.op, *operands, attributes=node.attributes, regions=node.regions)
+        return plain, (False,) * len(plain)
     control = _CONTROL.get(node.op)
     if control is not None:
         return control(builder, node, operands, flags, size)
@@ -107,6 +106,13 @@ def _fusion(
 ) -> tuple[Sequence[Value], Sequence[bool]]:
     graph, has = _graph(builder, node.regions[0], flags, size, (False,) * len(node.types))
     return inline(builder, graph, operands), has
+
+
+def _checkpoint(
+    builder: Builder, node: Node, operands: Sequence[Value], flags: Sequence[bool], size: Dim
+) -> tuple[Sequence[Value], Sequence[bool]]:
+    graph, has = _graph(builder, node.regions[0], flags, size, (False,) * len(node.types))
+    return builder.results("checkpoint", *operands, regions=(graph,)), has
 
 
 def _cond(
@@ -187,5 +193,5 @@ def _swapped(builder: Builder, x: Value) -> Value:
 
 
 _CONTROL: Mapping[str, _ControlRule] = MappingProxyType(
-    {"cond": _cond, "while_loop": _while, "scan": _scan, "fusion": _fusion}
+    {"cond": _cond, "while_loop": _while, "scan": _scan, "fusion": _fusion, "checkpoint": _checkpoint}
 )

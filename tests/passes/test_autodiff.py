@@ -7,11 +7,12 @@ import pytest
 
 from passes.autodiff import graph_jvp, graph_vjp, jvp, vjp
 from passes.base import inline
+from passes.pipeline import parse_pipeline
 from tgc.dtypes import bool_, f32, f64, i64
 from tgc.errors import UnsupportedError
 from tgc.ir.builder import Builder
 from tgc.ir.dims import symbol
-from tgc.ir.graph import Array, Function, Graph, Value, parameter
+from tgc.ir.graph import Array, Function, Graph, Module, Value, parameter
 from tgc.ir.types import TensorType
 from tgc.location import Location
 from tgc.ops import OPS
@@ -370,6 +371,23 @@ def test_a_fusion_group_is_differentiated_through_its_region(rng: np.random.Gene
     np.testing.assert_array_equal(of_x, one * y + two * 2 * x)
     np.testing.assert_array_equal(of_y, one * x)
     assert_modes_agree(graph, rng)
+
+
+def test_a_checkpoint_is_computed_again_from_its_operands(rng: np.random.Generator) -> None:
+    region = graph_of(lambda b, x, y: b.op("square", b.op("square", b.mul(x, y))), f(3), f(3))
+    graph = graph_of(lambda b, x, y: b.results("checkpoint", b.op("square", x), y, regions=(region,)), f(3), f(3))
+    x, y, one, dx, dy = integers(rng, f(3), f(3), f(3), f(3), f(3))
+    of_x, of_y = gradients(graph, [x, y], [one])
+    np.testing.assert_array_equal(of_x, one * 8 * x**7 * y**4)
+    np.testing.assert_array_equal(of_y, one * 4 * x**8 * y**3)
+    (tangent,) = tangents(graph, [x, y], [dx, dy])
+    np.testing.assert_array_equal(tangent, 8 * x**7 * y**4 * dx + 4 * x**8 * y**3 * dy)
+    found = gradient_graph(graph)
+    function = Function("f", Graph(graph.parameters, graph.results + found.results))
+    after = parse_pipeline("decompose,canonicalize,cse").run(Module("m", (function,))).functions[0]
+    # twice in the region forwards, once again backwards, and the operand, which is kept
+    assert [n.op for n in after.nodes()].count("square") >= 4
+    assert [n.op for n in after.nodes()].count("barrier") == 2
 
 
 def test_an_op_without_a_derivative_says_so_and_where() -> None:

@@ -137,6 +137,13 @@ def test_a_fusion_group(rng: np.random.Generator) -> None:
     assert_examples_agree(graph, (True, False), random(rng, graph, (True, False)))
 
 
+def test_a_checkpoint_stays_one(rng: np.random.Generator) -> None:
+    region = graph_of(lambda b, x, y: (b.mul(x, y), b.op("square", y)), f(3), f(3))
+    graph = graph_of(lambda b, x, y: b.results("checkpoint", x, y, regions=(region,)), f(3), f(3))
+    assert_examples_agree(graph, (True, False), random(rng, graph, (True, False)))
+    assert "checkpoint" in {n.op for n in batched_graph(graph, (True, False)).nodes()}
+
+
 def test_gradients_for_each_example(rng: np.random.Generator) -> None:
     """vmap of grad: the derivative of a loss of each example, with the weights in common."""
 

@@ -106,6 +106,14 @@ def _fusion_type(
     return tuple(_types(region.results))
 
 
+def _checkpoint_type(
+    types: Sequence[TensorType], attributes: Attributes, regions: Sequence[Graph]
+) -> tuple[TensorType, ...]:
+    (region,) = _regions("checkpoint", regions, 1)
+    _require("the parameters of a checkpoint", _types(region.parameters), types)
+    return _row_major(_types(region.results))
+
+
 # -- building ----------------------------------------------------------------------------------------------------
 
 
@@ -187,6 +195,15 @@ OPS_CONTROL: tuple[OpDef, ...] = (
             "length": AttributeSpec("number of iterations, the leading dimension of the sequences"),
             "reverse": AttributeSpec("whether it runs from the last slice to the first", required=False, default=False),
         },
+    ),
+    OpDef(
+        name="checkpoint",
+        doc="""The results of the region, whose parameters are the operands.
+
+        Reverse-mode differentiation keeps the operands alone and computes the rest again when it needs it.""",
+        kind=OpKind.CONTROL,
+        operands=None,
+        infer=_checkpoint_type,
     ),
     OpDef(
         name="fusion",
