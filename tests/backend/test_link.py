@@ -186,7 +186,7 @@ def test_an_executor_of_the_caller_is_used_and_may_fail(net: Net) -> None:
     workspace = np.empty(net.c.net_predict_workspace(ctypes.c_int64(100), 3), np.uint8)
     assert net.predict(x, y, 100, workspace, ctypes.addressof(executor)) == 0
     np.testing.assert_array_equal(y, x + 10.5)
-    assert parts == [12, 12]
+    assert parts == [10, 10]
     assert net.predict(x, y, 100, workspace, ctypes.addressof(executor)) == Status.EXECUTOR
 
 

@@ -20,10 +20,10 @@ ALIGNMENT = 64
 """Alignment in bytes of the workspace, of each thread's scratch and of the state block."""
 
 PARALLEL_THRESHOLD = 20_000
-"""A launch that is estimated below this many nanoseconds runs on the calling thread: waking another costs 5 µs."""
+"""A launch that is estimated below this many nanoseconds runs on the calling thread."""
 
-PART_COST = 5_000
-"""A launch is split into parts of at least so many nanoseconds, so that handing them out is cheap beside them."""
+PART_COST = 10_000
+"""A launch is handed out in parts of at least so many nanoseconds, so that how many there are tells what it costs."""
 
 PARTS_PER_THREAD = 4
 """At most so many parts for each thread: enough to even out threads that start late or run slowly."""

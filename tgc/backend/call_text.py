@@ -55,6 +55,9 @@ class Slot(ctypes.Structure):
 SLOTS = 16
 C_CONTIGUOUS, ALIGNED, WRITEABLE = 0x1, 0x100, 0x400
 
+# A program of so many nanoseconds wakes the threads at once, though none of its launches might be worth that alone.
+_ROUSE_COST = 200_000
+
 PYTHON_FUNCTIONS = (
     *("PyTuple_GetItem", "PyTuple_SetItem", "PyTuple_New", "PyCapsule_GetPointer", "PyObject_Vectorcall"),
     *("PyLong_FromLongLong", "Py_IncRef", "Py_DecRef", "PyEval_SaveThread", "PyEval_RestoreThread", "PyErr_NoMemory"),
@@ -258,6 +261,14 @@ fill:
   %long = icmp uge i64 %total, RELEASE_COST
   br i1 %long, label %release, label %hold
 release:
+  %rousing = icmp uge i64 %total, ROUSE_COST
+  %pooled = icmp ne ptr %executor, null
+  %worth = and i1 %rousing, %pooled
+  br i1 %worth, label %rouse, label %leave
+rouse:
+  call void @tgc_pool_rouse(ptr %executor)
+  br label %leave
+leave:
   %thread = call ptr @PyEval_SaveThread()
   %status.released = call i32 %entry(ptr %call)
   call void @tgc_workspace_release(ptr %slot, ptr %memory)
@@ -268,7 +279,7 @@ hold:
   call void @tgc_workspace_release(ptr %slot, ptr %memory)
   br label %finish
 finish:
-  %status = phi i32 [ %status.released, %release ], [ %status.held, %hold ]
+  %status = phi i32 [ %status.released, %leave ], [ %status.held, %hold ]
   %success = icmp eq i32 %status, 0
   br i1 %success, label %return, label %failed
 failed:
@@ -293,6 +304,7 @@ def call_text(header_bytes: int) -> str:
         "CALL": CALL_TYPE,
         "SLOT_COUNT": str(SLOTS),
         "RELEASE_COST": str(PARALLEL_THRESHOLD),
+        "ROUSE_COST": str(_ROUSE_COST),
         "TYPE": str(header_bytes - 8),
         "DATA": str(header_bytes),
         "RANK": str(header_bytes + 8),

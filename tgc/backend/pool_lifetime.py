@@ -134,3 +134,20 @@ end:
   ret void
 }
 """
+
+# Wakes sleeping threads without a job: they look for one until they are tired again.
+ROUSE = """
+define internal void @tgc_pool_rouse(ptr %pool) {
+  %sleepers = getelementptr i8, ptr %pool, i64 SLEEPERS
+  %asleep = load atomic i32, ptr %sleepers monotonic, align 4
+  %any = icmp sgt i32 %asleep, 0
+  br i1 %any, label %wake, label %end
+wake:
+  %generation = getelementptr i8, ptr %pool, i64 GENERATION
+  %1 = atomicrmw add ptr %generation, i32 1 seq_cst
+  call void @tgc_futex_wake(ptr %generation, i32 %asleep)
+  br label %end
+end:
+  ret void
+}
+"""

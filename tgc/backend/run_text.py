@@ -16,24 +16,23 @@ from tgc.backend.abi import (
 
 RUNTIME_DECLARATION = "declare i32 @tgc_run(ptr, ptr, i64, ptr, ptr, ptr)\n"
 
-# kernel, pointers, dims, scratch; then bytes of scratch, iterations of a part, and how many parts have one more
+# Kernel, pointers, dims, scratch; then bytes of scratch, iterations, parts: there may be more parts than iterations,
+# as their number tells an executor what the job is worth.
 _CLOSURE = "{ ptr, ptr, ptr, ptr, i64, i64, i64 }"
 
 _PART = f"""
-define internal i64 @tgc_part_begin(ptr %closure, i64 %part) alwaysinline {{
-  %each.at = getelementptr {_CLOSURE}, ptr %closure, i32 0, i32 5
-  %each = load i64, ptr %each.at
-  %longer.at = getelementptr {_CLOSURE}, ptr %closure, i32 0, i32 6
-  %longer = load i64, ptr %longer.at
-  %even = mul i64 %part, %each
-  %before = icmp ult i64 %part, %longer
-  %extra = select i1 %before, i64 %part, i64 %longer
-  %begin = add i64 %even, %extra
-  ret i64 %begin
-}}
 define internal void @tgc_part(ptr %closure, i64 %first, i64 %last, i32 %thread) {{
-  %begin = call i64 @tgc_part_begin(ptr %closure, i64 %first)
-  %end = call i64 @tgc_part_begin(ptr %closure, i64 %last)
+  %count.at = getelementptr {_CLOSURE}, ptr %closure, i32 0, i32 5
+  %count = load i64, ptr %count.at
+  %parts.at = getelementptr {_CLOSURE}, ptr %closure, i32 0, i32 6
+  %parts = load i64, ptr %parts.at
+  %first.scaled = mul i64 %first, %count
+  %last.scaled = mul i64 %last, %count
+  %begin = udiv i64 %first.scaled, %parts
+  %end = udiv i64 %last.scaled, %parts
+  %some = icmp ult i64 %begin, %end
+  br i1 %some, label %run, label %done
+run:
   %kernel = load ptr, ptr %closure
   %pointers.at = getelementptr {_CLOSURE}, ptr %closure, i32 0, i32 1
   %pointers = load ptr, ptr %pointers.at
@@ -47,6 +46,8 @@ define internal void @tgc_part(ptr %closure, i64 %first, i64 %last, i32 %thread)
   %offset = mul i64 %index, %bytes
   %scratch = getelementptr i8, ptr %base, i64 %offset
   call void %kernel(ptr %pointers, ptr %dims, i64 %begin, i64 %end, ptr %scratch)
+  br label %done
+done:
   ret void
 }}
 define internal i64 @tgc_number(ptr %pair, ptr %values) {{
@@ -126,10 +127,7 @@ serial:
 parallel:
   %worthwhile = udiv i64 %work, {PART_COST}
   %useful = mul i64 %threads, {PARTS_PER_THREAD}
-  %fewer = call i64 @llvm.umin.i64(i64 %worthwhile, i64 %useful)
-  %parts = call i64 @llvm.umin.i64(i64 %fewer, i64 %count)
-  %length = udiv i64 %count, %parts
-  %longer = urem i64 %count, %parts
+  %parts = call i64 @llvm.umin.i64(i64 %worthwhile, i64 %useful)
   %scratch.at = getelementptr {STEP_TYPE}, ptr %step, i32 0, i32 8
   %scratch = call i64 @tgc_number(ptr %scratch.at, ptr %values)
   %closure = alloca {_CLOSURE}
@@ -142,10 +140,10 @@ parallel:
   store ptr %scratch.base, ptr %base.at
   %bytes.at = getelementptr {_CLOSURE}, ptr %closure, i32 0, i32 4
   store i64 %scratch, ptr %bytes.at
-  %length.at = getelementptr {_CLOSURE}, ptr %closure, i32 0, i32 5
-  store i64 %length, ptr %length.at
-  %longer.at = getelementptr {_CLOSURE}, ptr %closure, i32 0, i32 6
-  store i64 %longer, ptr %longer.at
+  %count.at = getelementptr {_CLOSURE}, ptr %closure, i32 0, i32 5
+  store i64 %count, ptr %count.at
+  %parts.at = getelementptr {_CLOSURE}, ptr %closure, i32 0, i32 6
+  store i64 %parts, ptr %parts.at
   %parallel_for = load ptr, ptr %executor
   %context.at = getelementptr {EXECUTOR_TYPE}, ptr %executor, i32 0, i32 1
   %context = load ptr, ptr %context.at

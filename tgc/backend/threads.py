@@ -15,7 +15,7 @@ from tgc.backend.call_text import MEMORY_FUNCTIONS, PYTHON_FUNCTIONS, SLOTS, Slo
 from tgc.backend.codegen import compile_module
 from tgc.backend.host import host_target
 from tgc.backend.jit import Library
-from tgc.backend.pool_text import has_pool, pool_text
+from tgc.backend.pool_text import has_pool, pool_text, rouse_text
 from tgc.backend.run_text import run_text
 from tgc.errors import UserError
 
@@ -60,8 +60,9 @@ def native_calls() -> bool:
 
 def runtime_text() -> str:
     """LLVM IR of the process's runtime."""
-    calls = call_text(object.__basicsize__) if native_calls() else ""
-    return run_text(exported=True) + pool_text(host_target().triple, prefix="tgc", lazy=True) + calls
+    triple = host_target().triple
+    calls = call_text(object.__basicsize__) + rouse_text(triple) if native_calls() else ""
+    return run_text(exported=True) + pool_text(triple, prefix="tgc", lazy=True) + calls
 
 
 def compile_runtime() -> bytes:
