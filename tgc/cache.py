@@ -1,7 +1,7 @@
 """The cache of compiled code: files addressed by content, checksummed, written atomically, bounded in size.
 
-An entry holds a function's signature as JSON and its object file. Whatever cannot be read, or is not what it says, counts as
-absent. The folder is ``TGC_CACHE_DIR``, or the platform's folder for caches; an unusable folder means no cache.
+An entry holds a function's signature as JSON and its object file. Whatever cannot be read, or is not what it says,
+counts as absent. The folder is ``TGC_CACHE_DIR``, or the platform's folder for caches; an unusable one means no cache.
 """
 
 from __future__ import annotations
@@ -14,18 +14,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
 import llvmlite
 
 import tgc
 from passes.base import Pass
-from tgc.dtypes import named
 from tgc.errors import TgcError
-from tgc.ir.dims import parse_dim
 from tgc.ir.graph import Module
 from tgc.ir.printer import print_module
-from tgc.kernels.program import Constraint, Program, ProgramValue
+from tgc.kernels.program import Program
+from tgc.signature import described, signature
 from tgc.target import Target
 
 _MAGIC = b"tgc-cache-1\n"
@@ -95,14 +93,14 @@ class Cache:
         if size > len(body) - 8:
             return None
         try:
-            program = _program(json.loads(body[8 : 8 + size]))
+            program = signature(json.loads(body[8 : 8 + size]))
         except (ValueError, KeyError, TypeError, TgcError, RecursionError):
             return None
         return program, body[8 + size :]
 
     def put(self, key: str, program: Program, image: bytes) -> None:
         """Stores an entry; a folder that cannot be written to is left alone."""
-        head = json.dumps(_description(program)).encode()
+        head = json.dumps(described(program)).encode()
         body = len(head).to_bytes(8, "little") + head + image
         path = self._path(key)
         try:
@@ -112,9 +110,9 @@ class Cache:
             try:
                 with os.fdopen(handle, "wb") as file:
                     file.write(_MAGIC + sha256(body).digest() + body)
-                os.replace(name, path)
+                Path(name).replace(path)
             except BaseException:
-                os.unlink(name)
+                Path(name).unlink(missing_ok=True)
                 raise
             self._trim()
         except OSError:
@@ -132,40 +130,3 @@ class Cache:
                 break
             path.unlink(missing_ok=True)
             total -= size
-
-
-def _description(program: Program) -> dict[str, Any]:
-    def values(found: Sequence[ProgramValue]) -> list[list[Any]]:
-        return [[v.name, v.dtype.name, [str(d) for d in v.shape]] for v in found]
-
-    return {
-        "name": program.name,
-        "inputs": values(program.inputs),
-        "outputs": values(program.outputs),
-        "state": values(program.state),
-        "constants": values(program.constants),
-        "symbols": list(program.symbols),
-        "constraints": [[str(c.left), c.relation, str(c.right), c.message] for c in program.constraints],
-        "workspace": str(program.workspace),
-    }
-
-
-def _program(described: dict[str, Any]) -> Program:
-    def values(found: list[list[Any]]) -> tuple[ProgramValue, ...]:
-        return tuple(ProgramValue(str(n), named(d), tuple(parse_dim(s) for s in shape)) for n, d, shape in found)
-
-    constraints = tuple(
-        Constraint(parse_dim(left), "<=" if relation == "<=" else "==", parse_dim(right), str(message))
-        for left, relation, right, message in described["constraints"]
-    )
-    return Program(
-        str(described["name"]),
-        values(described["inputs"]),
-        values(described["outputs"]),
-        values(described["state"]),
-        values(described["constants"]),
-        tuple(map(str, described["symbols"])),
-        constraints,
-        (),
-        parse_dim(described["workspace"]),
-    )

@@ -11,7 +11,7 @@ from passes.pipeline import Pipeline, parse_pipeline
 from tgc.backend.call import NativeFunction
 from tgc.backend.codegen import compile_module as emit_object
 from tgc.backend.emit import emit_module
-from tgc.backend.entry import entry_text
+from tgc.backend.entry import entry_symbols, entry_text
 from tgc.backend.host import host_target
 from tgc.backend.jit import Library
 from tgc.backend.run_text import RUNTIME_DECLARATION
@@ -29,7 +29,7 @@ from tgc.target import Target
 
 @dataclass(frozen=True)
 class Options:
-    """How to compile. ``pipeline``: text of a pipeline, ``"O0"`` to ``"O3"`` or passes by name; ``passes`` run before it.
+    """How to compile. ``pipeline``: ``"O0"`` to ``"O3"`` or passes by name; ``passes`` run before it.
 
     ``debug``: every load and store of the kernels checks its bounds.
     """
@@ -82,9 +82,7 @@ def lower_module(module: Module, options: Options | None = None, instruments: Se
     optimised = optimise(module, options, instruments)
     library = KernelLibrary(OPS, target)
     programs = {
-        f.name: program_of(
-            f, library, state=optimised.state, constants=optimised.constants, ranges=optimised.ranges
-        )
+        f.name: program_of(f, library, state=optimised.state, constants=optimised.constants, ranges=optimised.ranges)
         for f in optimised.functions
     }
     return Compiled(optimised, programs, tuple(library.kernels.values()), library.sources, target, options)
@@ -122,8 +120,7 @@ def load_function(program: Program, image: bytes, constants: Mapping[str, Consta
     """The function ``f`` of an object file, ready to be called."""
     symbol = entry_symbol("f")
     runtime = process_runtime()
-    names = [symbol, f"{symbol}_workspace", f"{symbol}_check", f"{symbol}_shapes"]
-    library = Library(image, names, addresses=runtime.symbols, dependencies=(runtime,))
+    library = Library(image, entry_symbols(symbol), addresses=runtime.symbols, dependencies=(runtime,))
     arrays = []
     for value in program.constants:
         data = constants[value.name].data

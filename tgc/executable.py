@@ -33,5 +33,5 @@ class CompiledFunction:
         return (results,) if isinstance(results, np.ndarray) else tuple(results)
 
     def bind(self, state: Sequence[Array]) -> Callable[..., Any]:
-        """A callable on the inputs alone, for state that stays where it is. One result comes as an array, several as a tuple."""
+        """A callable on the inputs alone, for state that stays where it is; one result comes as an array."""
         return self.native.bind(state)

@@ -9,7 +9,7 @@ from passes.base import all_nodes
 from passes.memory_plan import ALIGNMENT, aligned, carried, execution_order, root, value_bytes
 from tgc.dtypes import i64
 from tgc.errors import CompilerBug
-from tgc.ir.dims import Dim, dim_max, symbol, symbols
+from tgc.ir.dims import Dim, Expr, dim_max, symbol, symbols
 from tgc.ir.graph import Attribute, Constant, Function, Graph, Node, State, Value
 from tgc.ir.kinds import FusionKind
 from tgc.ir.opdef import OpTable
@@ -19,6 +19,7 @@ from tgc.kernels.choose import lower
 from tgc.kernels.ir import Kernel
 from tgc.kernels.lowering import Lowering, Stage
 from tgc.kernels.program import Address, Branch, Constraint, Copy, Launch, Program, ProgramValue, Repeat, Step, While
+from tgc.ops import rules
 from tgc.target import Target
 
 
@@ -73,8 +74,11 @@ def program_of(
     constants: Mapping[str, Constant],
     ranges: Mapping[str, tuple[int, int | None]],
 ) -> Program:
-    """The program of a planned function. Its inputs, outputs, state and constants are in the order of the function's
-    parameters and results and of the mappings; only the state and constants that it uses are among them."""
+    """The program of a planned function.
+
+    Its inputs, outputs, state and constants are in the order of the function's parameters and results and of the
+    mappings; only the state and constants that it uses are among them.
+    """
     return _Assembler(function, library, state, constants, ranges).run()
 
 
@@ -171,8 +175,7 @@ class _Assembler:
         for node in order:
             match node.op:
                 case "parameter":
-                    index = int(node.attributes["index"])  # type: ignore[arg-type]
-                    where[node.result] = scope.parameters[index]
+                    where[node.result] = scope.parameters[rules.integer(node.attributes, "index")]
                 case "state":
                     where[node.result] = Address("state", self.state_index[str(node.attributes["name"])])
                 case "literal":
@@ -189,7 +192,7 @@ class _Assembler:
 
     def _place(self, place: Attribute, scope: _Scope) -> Address:
         match place:
-            case ("arena", offset):
+            case ("arena", (int() | Expr()) as offset):
                 return Address("workspace", 0, scope.base + offset)
             case ("result", int(index)):
                 address = scope.results[index]
@@ -236,11 +239,9 @@ class _Assembler:
         ]
 
     def _base(self, node: Node, scope: _Scope) -> Dim:
-        return scope.base + node.attributes["base"]  # type: ignore[operator]
+        return scope.base + rules.dim(node.attributes, "base")
 
-    def _region(
-        self, graph: Graph, parameters: Sequence[Address], results: Sequence[Address], base: Dim
-    ) -> list[Step]:
+    def _region(self, graph: Graph, parameters: Sequence[Address], results: Sequence[Address], base: Dim) -> list[Step]:
         inner = _Scope(parameters, results, base)
         steps, where = self._steps(execution_order(graph.results, self.library.table), inner)
         return steps + self._deliver(inner, graph.results, where)
@@ -271,12 +272,12 @@ class _Assembler:
         return staged + copies
 
     def _next(self, node: Node, scope: _Scope) -> list[Address]:
-        return [Address("workspace", 0, scope.base + o) for o in node.attributes["next"]]  # type: ignore[union-attr, operator]
+        return [Address("workspace", 0, scope.base + offset) for offset in rules.dims(node.attributes, "next")]
 
     def _scan(self, node: Node, operands: list[Address], results: list[Address], scope: _Scope) -> list[Step]:
         attributes, region = node.attributes, node.regions[0]
-        carries, sequences = int(attributes["carries"]), int(attributes["sequences"])  # type: ignore[arg-type]
-        length: Dim = attributes["length"]  # type: ignore[assignment]
+        carries, sequences = rules.integer(attributes, "carries"), rules.integer(attributes, "sequences")
+        length = rules.dim(attributes, "length")
         name = f"iteration{self.iterations}"
         self.iterations += 1
         at: Dim = (length - 1) - symbol(name) if attributes.get("reverse") else symbol(name)
@@ -310,7 +311,7 @@ class _Assembler:
         return [Launch(stage.kernel.name, (counter,), (at,), 1, 0, stage.cost)]
 
     def _while(self, node: Node, operands: list[Address], results: list[Address], scope: _Scope) -> list[Step]:
-        count = int(node.attributes["carries"])  # type: ignore[arg-type]
+        count = rules.integer(node.attributes, "carries")
         *following, predicate = self._next(node, scope)
         sizes = [value_bytes(v.type) for v in carried(node)[:count]]
         parameters, base = [*results, *operands[count:]], self._base(node, scope)

@@ -1,0 +1,132 @@
+"""From marked functions to files: one library of several functions over the same state."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from passes.base import substitute
+from tgc.artifacts import Artifact, LoadedLibrary, compile_artifact, load, write
+from tgc.compiler import Options
+from tgc.errors import UserError
+from tgc.frontend.base import BaseTensor, MutableTensor
+from tgc.frontend.jit import CompiledCallable, Recorded, record
+from tgc.frontend.tree import flatten
+from tgc.ir.builder import Builder
+from tgc.ir.graph import Constant, Function, Module, Node, Place, State, Value, literal, state
+from tgc.ops import OPS
+
+__all__ = ["compile", "load", "module_of"]
+
+
+def compile(
+    functions: Sequence[CompiledCallable] | CompiledCallable,
+    folder: str | Path,
+    *,
+    name: str | None = None,
+    emit: Sequence[str] | None = None,
+    options: Options | None = None,
+) -> LoadedLibrary | None:
+    """Compiles exported functions into one library in ``folder``, with the weights as they are now.
+
+    ``name``: of the library, by default the folder's. ``emit``: what is written, see :data:`tgc.artifacts.EMISSIONS`.
+    Gives the library, loaded, if an object for this machine was written. Raises :class:`UserError` for functions without
+    a specification.
+    """
+    given = [functions] if isinstance(functions, CompiledCallable) else list(functions)
+    folder = Path(folder)
+    artifact = artifact_of(given, name or folder.name, options=options)
+    write(artifact, folder, emit)
+    runs_here = options is None or options.target is None
+    return load(folder / f"{artifact.library.name}.json") if runs_here and (emit is None or "object" in emit) else None
+
+
+def artifact_of(functions: Sequence[CompiledCallable], name: str, *, options: Options | None = None) -> Artifact:
+    """The functions, compiled for files."""
+    module = module_of(functions, name)
+    docs = {f.name: inspect.getdoc(f.function) or "" for f in functions}
+    return compile_artifact(module, name, options=options, docs=docs)
+
+
+def module_of(functions: Sequence[CompiledCallable], name: str) -> Module:
+    """The graph of several functions over common state, named after the modules and optimisers that hold it."""
+    recorded = [(f, _record(f)) for f in functions]
+    names = state_names([f.function for f, _ in recorded], [t for _, r in recorded for t in r.state])
+    held: dict[str, State] = {}
+    constants: dict[str, Constant] = {}
+    numbers: dict[int, str] = {}
+    locations: dict[Node, tuple[Place, ...]] = {}
+    made: list[Function] = []
+    for _, each in recorded:
+        builder = Builder(OPS, each.locations)
+        renamed: dict[Value, Value] = {}
+        for i, tensor in enumerate(each.state):
+            path = names[id(tensor)]
+            held[path] = State(tensor.type, Constant.of(tensor.array.copy(), tensor.type))
+            renamed[state(f"s{i}", tensor.type)] = state(path, tensor.type)
+        for i, constant in enumerate(each.constants):
+            path = numbers.setdefault(id(constant), f"constant{len(numbers)}")
+            constants[path] = Constant.of(constant.array, constant.type)
+            renamed[literal(f"c{i}", constant.type)] = literal(path, constant.type)
+        function = each.function
+        outputs = substitute(builder, function.outputs, renamed)
+        assigns = tuple((names[id(each.state[int(n[1:])])], v) for n, v in function.assigns)
+        made.append(replace(function, assigns=assigns).with_outputs(outputs))
+        locations |= builder.locations
+    return Module(name, tuple(made), held, constants, {}, locations)
+
+
+def _record(function: CompiledCallable) -> Recorded:
+    if function.specs is None:
+        raise UserError(
+            f"{function.name} has no specification of its arguments",
+            hint='mark it with @tgc.export("f32[batch, 784]"), one type for each argument',
+        )
+    _, structure = flatten((function.specs, {}))
+    return record(function.function, list(function.specs), structure, function.name)
+
+
+def state_names(functions: Sequence[Callable[..., Any]], tensors: Sequence[MutableTensor]) -> Mapping[int, str]:
+    """A name for each piece of state: its path in the modules and optimisers that the functions refer to.
+
+    The path is prefixed with the variable's name only where several objects would clash.
+    """
+    found: dict[int, str] = {}
+    taken: set[str] = set()
+    for variable, thing in _referenced(functions):
+        named = dict(thing.named_state())
+        clash = taken & named.keys()
+        for path, tensor in named.items():
+            if id(tensor) not in found:
+                full = f"{variable}.{path}" if clash else path
+                found[id(tensor)] = full
+                taken.add(full)
+    for tensor in tensors:
+        if id(tensor) not in found:
+            fresh = next(n for n in (f"state{i}" for i in range(len(taken) + 1)) if n not in taken)
+            found[id(tensor)] = fresh
+            taken.add(fresh)
+    return found
+
+
+def _referenced(functions: Sequence[Callable[..., Any]]) -> list[tuple[str, Any]]:
+    """(name, object) of what the functions refer to that can tell its state, in order of first mention."""
+    found: dict[int, tuple[str, Any]] = {}
+    for function in functions:
+        if hasattr(function, "named_state"):
+            found.setdefault(id(function), ("model", function))
+            continue
+        inner = inspect.unwrap(function)
+        code = getattr(inner, "__code__", None)
+        if code is None:
+            continue
+        closure = inspect.getclosurevars(inner)
+        mentioned = {**closure.nonlocals, **closure.globals}
+        for variable in (*code.co_names, *code.co_freevars):
+            thing = mentioned.get(variable)
+            if hasattr(thing, "named_state") and not isinstance(thing, BaseTensor):
+                found.setdefault(id(thing), (variable, thing))
+    return list(found.values())
