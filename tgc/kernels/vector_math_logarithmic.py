@@ -36,10 +36,10 @@ def split_mantissa(x: Term) -> tuple[Term, Term]:
     """(e, 1 + f) with x = 2^e·(1 + f) for a positive normal x; e is a float."""
     layout = x.format
     # shifts the ends of binades to √½ times powers of two
-    root = x.constant(math.sqrt(0.5)).bits()
-    shifted = x.bits() - root + (layout.bias << layout.mantissa)
+    root = layout.bits_of(math.sqrt(0.5))
+    shifted = x.bits() + ((layout.bias << layout.mantissa) - root)
     mantissa = ((shifted & (1 << layout.mantissa) - 1) + root).bitcast(x.dtype)
-    biased = (shifted >> layout.mantissa) | x.constant(2.0**layout.mantissa).bits()
+    biased = (shifted >> layout.mantissa) | layout.bits_of(2.0**layout.mantissa)
     return biased.bitcast(x.dtype) - (2.0**layout.mantissa + layout.bias), mantissa
 
 
@@ -64,7 +64,7 @@ def correction(f: Term) -> Term:
 def _special(x: Term, result: Term) -> Term:
     """The logarithm of zero, of negative numbers, of infinity and NaN."""
     result = where(x < math.inf, result, x)
-    return where(x > 0.0, result, where(x.equals(0.0), -math.inf, where(x < 0.0, math.nan, x)))
+    return where(x > 0.0, result, where(x.equals(0.0), x.constant(-math.inf), math.nan))
 
 
 def logarithm(x: Term) -> Term:
@@ -114,7 +114,7 @@ def _log1p(x: Term) -> Term:
 def logarithm_one_plus(x: Term) -> Term:
     """log(1 + x); x itself near 0, which keeps the sign of zero."""
     result = where(x < math.inf, _log1p(x), x)
-    result = where(x > -1.0, result, where(x.equals(-1.0), -math.inf, where(x < -1.0, math.nan, x)))
+    result = where(x > -1.0, result, where(x.equals(-1.0), x.constant(-math.inf), math.nan))
     return where(x.abs() < x.pick(2.0**-25, 2.0**-54), x, result)
 
 
