@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
 
-from passes.base import Pass, PassContext, inline, rewrite, uniform
+from passes.base import Pass, PassContext, each_graph, inline, rewrite, substitute, uniform, with_functions
 from passes.movement import MOVEMENT_RULES, NodeRule, integers
 from tgc.dtypes import DType
 from tgc.ir.builder import Builder
-from tgc.ir.graph import Module, Node, Value
+from tgc.ir.graph import Module, Node, Value, topological
 from tgc.ir.kinds import OpKind
 
 
@@ -26,7 +27,46 @@ class Canonicalize(Pass):
     name = "canonicalize"
 
     def run(self, module: Module, context: PassContext) -> Module:
-        return rewrite(module, canonical, context)
+        while True:
+            module = rewrite(module, canonical, context)
+            builder = context.builder(module)
+            transposed = partial(_contract_as_used, builder)
+            functions = tuple(f.with_outputs(each_graph(builder, f.outputs, transposed)) for f in module.functions)
+            changed = with_functions(module, functions, builder)
+            if changed is module:
+                return module
+            module = changed
+
+
+def _contract_as_used(builder: Builder, results: tuple[Value, ...]) -> tuple[Value, ...]:
+    """Contractions that are used transposed, and always in the same way, give their result so to begin with.
+
+    Other contractions do not mind: a transpose of their operand becomes a part of them.
+    """
+    order = topological(results)
+    users: dict[Node, list[Node | None]] = {node: [] for node in order if node.op == "contract"}
+    for node in order:
+        for operand in node.operands:
+            if operand.node in users:
+                users[operand.node].append(node)
+    for value in results:
+        if value.node in users:
+            users[value.node].append(None)
+    replacements: dict[Value, Value] = {}
+    for node, using in users.items():
+        others = {user for user in using if user is None or user.op != "contract"}
+        (transpose,) = others if len(others) == 1 else (None,)
+        if transpose is None or transpose.op != "transpose":
+            continue
+        permutation = integers(transpose, "permutation")
+        operands, result = str(node.attributes["spec"]).split("->")
+        builder.place = builder.locations.get(node)
+        a, b = substitute(builder, node.operands, replacements)
+        made = builder.contract(a, b, f"{operands}->{''.join(result[p] for p in permutation)}")
+        replacements[transpose.result] = made
+        replacements[node.result] = builder.transpose(made, [permutation.index(i) for i in range(len(permutation))])
+    builder.place = None
+    return substitute(builder, results, replacements)
 
 
 def canonical(builder: Builder, node: Node) -> Value | Sequence[Value] | None:
