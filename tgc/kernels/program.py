@@ -24,7 +24,7 @@ from typing import Literal, TypeAlias
 
 from tgc.dtypes import DType
 from tgc.errors import VerificationError
-from tgc.ir.dims import Dim, Expr, bounds, dim_max, product, substitute, symbols
+from tgc.ir.dims import Dim, Expr, dim_max, product, substitute, symbols
 
 Space = Literal["input", "output", "state", "constant", "workspace"]
 Relation = Literal["==", "<="]
@@ -275,7 +275,7 @@ def _check_dims(program: Program, where: str, dims: tuple[Dim, ...], known: froz
     for d in dims:
         if missing := symbols(d) - known:
             raise _broken(program, f"{where} depends on {', '.join(sorted(missing))}, which is not known there")
-        if (high := bounds(d, {})[1]) is not None and high < 0:
+        if isinstance(d, int) and d < 0:
             raise _broken(program, f"{where} has the dimension {d}, which is negative")
 
 
