@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from tgc.dtypes import DType, bool_
 from tgc.errors import CompilerBug, DTypeError, ShapeError, UserError
 from tgc.ir.dims import Dim, provably_equal
 from tgc.ir.graph import EMPTY, Attributes, Constraint, Graph, Node, Place, Value, intern, lookup, node_key
+from tgc.ir.kinds import OpKind
 from tgc.ir.opdef import OpDef, OpTable
 from tgc.ir.types import TensorType
 from tgc.location import Location, Site
@@ -91,6 +92,8 @@ class Builder:
             if definition is None:
                 raise CompilerBug(f"there is no op {name!r}", stage="builder")
             node = self._checked(definition, operands, attributes, regions, key)
+        if len(operands) > 1 and any(type(d) is not int for v in operands for d in v.shape):
+            self._constrain(self.table[name], operands, attributes)
         if self.place is not None:
             self.locate(node, self.place)
         return node
@@ -123,6 +126,21 @@ class Builder:
             self._blame(error)
             raise
         return intern(definition.name, operands, attributes, regions, types, key)
+
+    def _constrain(self, definition: OpDef, operands: Sequence[Value], attributes: Attributes) -> None:
+        """Notes which symbolic sizes the type rule took for equal."""
+        if definition.kind is OpKind.MAP:
+            first = operands[0].shape
+            pairs: Iterable[tuple[Dim, Dim]] = (
+                pair for v in operands[1:] if v.shape != first for pair in zip(first, v.shape, strict=False)
+            )
+        elif definition.equalities is not None:
+            pairs = definition.equalities([v.type for v in operands], attributes)
+        else:
+            return
+        for left, right in pairs:
+            if not provably_equal(left, right):
+                self.constraints[Constraint(left, right, f"sizes of the operands of {definition.name}")] = None
 
     def _blame(self, error: UserError) -> None:
         place = self.place[0] if isinstance(self.place, tuple) and self.place else self.place
@@ -238,6 +256,6 @@ def _exact(value: bool | int | float, dtype: DType) -> bool | int | float:
         return bool(value)
     if dtype.is_float:
         if isinstance(value, int) or dtype.bits < 64:
-            return float(dtype.numpy.type(value))  # type: ignore[arg-type]
+            return float(dtype.numpy.type(value))
         return float(value)
     return int(value)

@@ -23,7 +23,7 @@ from tgc.ir.dims import Dim, Expr
 from tgc.ir.types import TensorType
 from tgc.location import Location, Site
 
-Attribute: TypeAlias = "bool | int | float | str | DType | TensorType | Expr | None | tuple[Attribute, ...]"
+Attribute: TypeAlias = "bool | int | float | str | DType | TensorType | Expr | tuple[Attribute, ...] | None"
 Attributes: TypeAlias = Mapping[str, Attribute]
 Array: TypeAlias = NDArray[Any]
 Place: TypeAlias = "Location | Site"
@@ -250,7 +250,7 @@ class Function:
 
 @dataclass(frozen=True, eq=False)
 class Constant:
-    """A tensor that a module carries: row-major bytes, addressed by digest. ``data`` is None when only the digest is known."""
+    """A tensor that a module carries, addressed by its digest; ``data`` is None when only the digest is known."""
 
     type: TensorType
     digest: str
@@ -280,7 +280,8 @@ class State:
 class Module:
     """Functions over common state and constants.
 
-    ``ranges``: bounds of symbolic dimensions, (low, high or None). ``locations``: where nodes come from; not part of equality.
+    ``ranges``: bounds of symbolic dimensions, (low, high or None). ``locations``: where nodes come from; not part of
+    equality.
     """
 
     name: str

@@ -5,7 +5,7 @@ The protocols here are what an op's rules receive, so that ops depend on nothing
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias
 
@@ -23,9 +23,9 @@ Scalar: TypeAlias = Any  # what a ScalarBuilder passes around: an SSA value in a
 class ScalarBuilder(Protocol):
     """Arithmetic on the elements of a map, one method per machine operation.
 
-    Works on whole vectors as well: every method is elementwise. bf16 and f16 are computed in f32 by the caller, so bodies
-    see f32, f64, integers and bool only. Nothing here traps or is undefined: shifts beyond the width give 0 (or the sign),
-    an integer divided by zero gives 0, conversion to an integer saturates and takes NaN to 0.
+    Works on whole vectors as well: every method is elementwise. bf16 and f16 are computed in f32 by the caller, so
+    bodies see f32, f64, integers and bool only. Nothing here traps or is undefined: shifts beyond the width give 0 (or
+    the sign), an integer divided by zero gives 0, conversion to an integer saturates and takes NaN to 0.
     """
 
     def dtype(self, x: Scalar) -> DType: ...
@@ -36,7 +36,9 @@ class ScalarBuilder(Protocol):
     def div(self, a: Scalar, b: Scalar) -> Scalar: ...  # integers truncate
     def rem(self, a: Scalar, b: Scalar) -> Scalar: ...  # integers only; sign of the dividend
     def fma(self, a: Scalar, b: Scalar, c: Scalar) -> Scalar: ...
-    def multiply_add(self, a: Scalar, b: Scalar, c: Scalar) -> Scalar: ...  # fma where hardware has it, else rounds twice
+    def multiply_add(
+        self, a: Scalar, b: Scalar, c: Scalar
+    ) -> Scalar: ...  # fma where hardware has it, else rounds twice
     def neg(self, x: Scalar) -> Scalar: ...
     def abs(self, x: Scalar) -> Scalar: ...
     def sqrt(self, x: Scalar) -> Scalar: ...
@@ -103,6 +105,8 @@ Jvp: TypeAlias = Callable[[GraphBuilder, Node, Sequence[Value | None]], Sequence
 Batch: TypeAlias = Callable[[GraphBuilder, Sequence[Value], Sequence[bool], Attributes, Dim], Sequence[Value]]
 # (arrays of operands, absolute error of each, attributes, results) -> absolute error of each result, besides rounding
 ErrorBound: TypeAlias = Callable[[Sequence[Array], Sequence[Array], Attributes, Sequence[Array]], Sequence[Array]]
+# (operand types, attributes) -> pairs of dimensions that must be equal where the type rule cannot prove it
+Equalities: TypeAlias = "Callable[[Sequence[TensorType], Attributes], Iterable[tuple[Dim, Dim]]]"
 # one case of the contract test: operand types, attributes
 Case: TypeAlias = "tuple[tuple[TensorType, ...], Attributes]"
 
@@ -120,13 +124,14 @@ class AttributeSpec:
 class OpDef:
     """An operation, whole.
 
-    ``operands``: how many, or None for any number. ``infer`` raises ShapeError or DTypeError. ``evaluate`` is the meaning on
-    NumPy arrays: floats of 32 bits and fewer arrive in f64 and are rounded once by the interpreter, everything else exactly
-    as typed. Exactly one of ``scalar`` (MAP) and ``body`` (COMPOSITE) is given for those kinds. ``ulp``: bound on the error of
-    the compiled op in units in the last place of the result, beyond the propagated error of its operands, 0 where it
-    chooses among its operands and rounds nothing;
-    ``error`` where that is not enough (sums, contractions). ``domain``: interval of each operand on which maps are tested.
-    ``differentiable`` is False for ops whose gradient is zero or undefined everywhere (comparisons, integers).
+    ``operands``: how many, or None for any number. ``infer`` raises ShapeError or DTypeError. ``evaluate`` is the meaning
+    on NumPy arrays: floats of 32 bits and fewer arrive in f64 and are rounded once by the interpreter, everything else
+    exactly as typed. Exactly one of ``scalar`` (MAP) and ``body`` (COMPOSITE) is given for those kinds. ``ulp``: bound
+    on the error of the compiled op in units in the last place of the result, beyond the propagated error of its
+    operands, 0 where it chooses among its operands and rounds nothing; ``error`` where that is not enough (sums,
+    contractions). ``domain``: interval of each operand on which maps are tested. ``equalities``: sizes that the entry
+    must check, since the type rule takes them for equal (for maps: all sizes). ``differentiable`` is False for ops
+    whose gradient is zero or undefined everywhere (comparisons, integers).
     """
 
     name: str
@@ -143,6 +148,7 @@ class OpDef:
     batch: Batch | None = None
     ulp: float = 0.5
     error: ErrorBound | None = None
+    equalities: Equalities | None = None
     domain: tuple[tuple[float, float], ...] = ()
     cases: tuple[Case, ...] = ()
     commutative: bool = False

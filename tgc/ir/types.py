@@ -19,8 +19,8 @@ class Layout:
 
     ``order``: a permutation of the dimensions, the last one varying fastest. ``tiles``: pairs (dimension, size); each
     splits its dimension into ``ceil(d / size)`` blocks at the dimension's own place and ``size`` elements inside, the
-    inner parts innermost, in the order given. ``margins``: per dimension (before, after), a border of zeros that is part
-    of the buffer and not of the value; empty for none.
+    inner parts innermost, in the order given. ``margins``: per dimension (before, after), a border of zeros that is
+    part of the buffer and not of the value; empty for none.
 
     >>> Layout((0, 2, 3, 1)).strides((8, 32, 14, 14))
     (6272, 1, 448, 32)

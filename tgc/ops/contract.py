@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import string
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
@@ -97,6 +97,13 @@ def _infer(operands: Sequence[TensorType], attributes: Attributes, regions: Sequ
     spec = _spec(attributes)
     sizes = spec.sizes(a.shape, b.shape)
     return (TensorType(dtype, [sizes[c] for c in spec.out]),)
+
+
+def _equalities(operands: Sequence[TensorType], attributes: Attributes) -> Iterator[tuple[Dim, Dim]]:
+    spec = _spec(attributes)
+    left = dict(zip(spec.a, operands[0].shape, strict=True))
+    right = dict(zip(spec.b, operands[1].shape, strict=True))
+    return ((left[c], right[c]) for c in left if c in right)
 
 
 def _evaluate(operands: Sequence[Array], attributes: Attributes, types: Sequence[TensorType]) -> tuple[Array, ...]:
