@@ -6,12 +6,15 @@ the function. The rules of single ops are in the op table; those of control flow
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 
 from passes.autodiff_control import CONTROL_JVP, CONTROL_VJP
-from passes.base import substitute
+from passes.base import substitute, uniform
+from passes.movement import dims, integers
 from tgc.errors import CompilerBug, UnsupportedError
 from tgc.ir.builder import Builder
+from tgc.ir.dims import Dim
 from tgc.ir.graph import Graph, Node, Value, parameter, topological
 from tgc.ir.opdef import OpDef
 from tgc.location import Location, Site
@@ -33,23 +36,23 @@ def vjp(
     order = topological(outputs)
     wanted = frozenset(inputs)
     active = _depending(order, wanted)
-    sums: dict[Value, Value] = {}
+    terms: dict[Value, list[Value]] = {}
     for output, cotangent in zip(outputs, cotangents, strict=True):
         if cotangent is not None and output.dtype.is_float:
-            _accumulate(builder, sums, output, cotangent)
+            terms.setdefault(output, []).append(_checked(builder, output, cotangent))
     place = builder.place
     for node in reversed(order):
         if node not in active:
             continue
-        given = [sums.get(v) for v in node.results]
-        if all(g is None for g in given):
+        if not any(v in terms for v in node.results):
             continue
         builder.place = builder.locations.get(node, place)
+        given = [_total(builder, terms.get(v)) for v in node.results]
         for operand, cotangent in zip(node.operands, _node_vjp(builder, node, given), strict=True):
             if cotangent is not None and operand.dtype.is_float and (operand in wanted or operand.node in active):
-                _accumulate(builder, sums, operand, cotangent)
+                terms.setdefault(operand, []).append(_checked(builder, operand, cotangent))
     builder.place = place
-    return tuple(sums.get(v) for v in inputs)
+    return tuple(_total(builder, terms.get(v)) for v in inputs)
 
 
 def jvp(
@@ -85,10 +88,73 @@ def _depending(order: Sequence[Node], wanted: frozenset[Value]) -> set[Node]:
     return active
 
 
-def _accumulate(builder: Builder, sums: dict[Value, Value], value: Value, cotangent: Value) -> None:
-    have = sums.get(value)
-    cotangent = _checked(builder, value, cotangent)
-    sums[value] = cotangent if have is None else builder.op("add", have, cotangent)
+def _total(builder: Builder, terms: list[Value] | None) -> Value | None:
+    """The sum of the terms, which become one."""
+    if terms is None:
+        return None
+    if len(terms) > 1:
+        joined = joined_parts(builder, terms)
+        terms[:] = [functools.reduce(lambda a, b: builder.op("add", a, b), joined)]
+    return terms[0]
+
+
+def joined_parts(builder: Builder, terms: Sequence[Value]) -> list[Value]:
+    """The terms of a sum, where those that are zero outside of different parts of an axis are one concatenation.
+
+    Such are the cotangents of the slices of a value: gates, heads, or queries, keys and values of one product.
+    """
+    parts: dict[int, dict[Dim, Value]] = {}
+    rest: list[Value] = []
+    for term in terms:
+        axis = _padded_axis(term)
+        if axis is None or parts.setdefault(axis, {}).setdefault(_low(term, axis), term) is not term:
+            rest.append(term)
+    for axis, found in parts.items():
+        rest += [_concatenation(builder, axis, found)] if len(found) > 1 else []
+        rest += found.values()
+    return rest
+
+
+def _padded_axis(term: Value) -> int | None:
+    """The only axis along which a value has zeros around it."""
+    node = term.node
+    if node.op != "pad" or uniform(node.operands[1]) != 0 or any(integers(node, "interior")):
+        return None
+    amounts = zip(dims(node, "low"), dims(node, "high"), strict=True)
+    axes = [i for i, (low, high) in enumerate(amounts) if low != 0 or high != 0]
+    return axes[0] if len(axes) == 1 else None
+
+
+def _low(term: Value, axis: int) -> Dim:
+    return dims(term.node, "low")[axis]
+
+
+def _concatenation(builder: Builder, axis: int, parts: dict[Dim, Value]) -> Value:
+    """The parts, by where they begin, one after another with zeros between them. Those that overlap are left."""
+    first = next(iter(parts.values()))
+    size: Dim = first.shape[axis]
+    position: Dim = 0
+    pieces: list[Value] = []
+
+    def zeros(length: Dim) -> None:
+        shape = (*first.shape[:axis], length, *first.shape[axis + 1 :])
+        pieces.append(builder.full(0.0, shape, first.dtype))
+
+    while True:
+        part = parts.pop(position, None)
+        if part is not None:
+            pieces.append(part.node.operands[0])
+            position = position + pieces[-1].shape[axis]
+            continue
+        gaps = [low - position for low in parts]
+        ahead = [gap for gap in gaps if isinstance(gap, int) and gap > 0]
+        if not ahead:
+            break
+        zeros(min(ahead))
+        position = position + min(ahead)
+    if size != position:
+        zeros(size - position)
+    return builder.op("concatenate", *pieces, attributes={"axis": axis})
 
 
 def _checked(builder: Builder, value: Value, derivative: Value) -> Value:

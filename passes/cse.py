@@ -79,11 +79,17 @@ def _with_merged_scans(builder: Builder, results: tuple[Value, ...]) -> tuple[Va
                 groups.setdefault(_scan_key(node), []).append(node)
         replacements: dict[Value, Value] = {}
         for group in groups.values():
-            if len(group) > 1:
+            if len(group) > 1 or _repeats(group[0]):
                 replacements.update(_merged(builder, group))
         if not replacements:
             return results
         results = substitute(builder, results, replacements)
+
+
+def _repeats(node: Node) -> bool:
+    """Whether a scan hands out the same thing twice."""
+    outputs = node.regions[0].results[integer(node, "carries") :]
+    return len(frozenset(outputs)) < len(outputs)
 
 
 def _scan_key(node: Node) -> object:

@@ -12,7 +12,7 @@ from tgc.dtypes import bool_, f32, f64, i64
 from tgc.errors import UnsupportedError
 from tgc.ir.builder import Builder
 from tgc.ir.dims import symbol
-from tgc.ir.graph import Array, Function, Graph, Module, Value, parameter
+from tgc.ir.graph import Array, Function, Graph, Module, Value, parameter, topological
 from tgc.ir.types import TensorType
 from tgc.location import Location
 from tgc.ops import OPS
@@ -403,3 +403,36 @@ def test_an_op_without_a_derivative_says_so_and_where() -> None:
     with pytest.raises(UnsupportedError, match="opaque has no derivative") as caught:
         vjp(b, [y], [x], [x])
     assert caught.value.location == Location("net.py", 3, 5)
+
+
+@pytest.mark.parametrize(
+    ("bounds", "ops"),
+    [
+        ([(0, 2), (2, 3), (3, 7)], {"concatenate"}),
+        ([(3, 7), (0, 2)], {"concatenate"}),
+        ([(1, 2), (3, 4)], {"concatenate"}),
+        ([(0, 4), (2, 7)], {"concatenate", "pad", "add"}),
+        ([(0, 3)], {"pad"}),
+    ],
+)
+def test_the_gradient_of_slices_is_put_together(
+    bounds: list[tuple[int, int]], ops: set[str], rng: np.random.Generator
+) -> None:
+    def build(b: Builder, x: Value) -> list[Value]:
+        windows = [{"start": (0, low), "stop": (2, high), "step": (1, 1)} for low, high in bounds]
+        return [b.op("slice", x, attributes=window) for window in windows]
+
+    graph = graph_of(build, f(2, 7))
+    (x,) = integers(rng, f(2, 7))
+    cotangents = integers(rng, *(v.type for v in graph.results))
+    (got,) = gradients(graph, [x], cotangents)
+    want = np.zeros((2, 7))
+    for (low, high), c in zip(bounds, cotangents, strict=True):
+        want[:, low:high] += c
+    np.testing.assert_array_equal(got, want)
+    b = Builder(OPS)
+    seeds = [parameter(1 + i, v.type) for i, v in enumerate(graph.results)]
+    (found,) = vjp(b, graph.results, graph.parameters, seeds)
+    assert found is not None
+    nodes = {n.op for n in topological([found])}
+    assert nodes & {"concatenate", "pad", "add"} == ops
