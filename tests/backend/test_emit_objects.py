@@ -15,6 +15,7 @@ from tgc.backend.emit import emit_module
 from tgc.backend.host import cache_bytes, check_cpu, host_target
 from tgc.backend.jit import KernelLibrary, Library
 from tgc.backend.objects import architecture, undefined_symbols
+from tgc.backend.parallel import compile_modules
 from tgc.dtypes import f32
 from tgc.errors import CompilerBug, ParseError, TargetError, UnsupportedError
 from tgc.kernels.builder import KernelBuilder
@@ -24,8 +25,8 @@ from tgc.target import AVX2, AVX512, NEON, SSE2, WASM
 CALLER = "declare float @{0}(float)\ndefine float @f(float %x) {{\n %y = call float @{0}(float %x)\n ret float %y\n}}\n"
 
 
-def doubling() -> Kernel:
-    b = KernelBuilder("double", count=8)
+def doubling(name: str = "double") -> Kernel:
+    b = KernelBuilder(name, count=8)
     x = b.buffer("x", f32, 8, "readwrite")
     b.store(x, b.iteration, b.mul(b.load(x, b.iteration), 2.0))
     return b.finish()
@@ -150,6 +151,25 @@ def test_caches_are_read_where_the_system_tells(tmp_path: Path) -> None:
     assert cache_bytes(1, 7, tmp_path) == 48 * 1024
     assert cache_bytes(2, 7, tmp_path) == 2 * 1024**2
     assert cache_bytes(3, 7, tmp_path) == 7
+
+
+def test_modules_are_compiled_on_threads_to_the_same_bytes() -> None:
+    host = host_target()
+    kernels = [doubling(f"double{n}") for n in range(12)]
+    texts = [emit_module([kernel], host) for kernel in kernels]
+    images = compile_modules(texts, host, threads=4)
+    assert images == tuple(compile_module(text, host) for text in texts)
+    addresses = [Library(images, [kernel.name for kernel in kernels]).address(kernel.name) for kernel in kernels]
+    assert len(set(addresses)) == 12
+
+
+def test_modules_may_call_one_another_but_nothing_else() -> None:
+    host = host_target()
+    callee = "define float @mystery(float %x) {\n ret float %x\n}\n"
+    images = compile_modules([CALLER.format("mystery"), callee], host)
+    assert Library(images, ["f"]).address("f")
+    with pytest.raises(CompilerBug, match="the object calls mystery"):
+        compile_modules([CALLER.format("mystery"), emit_module([doubling()], host)], host)
 
 
 def test_emission_is_reproducible() -> None:

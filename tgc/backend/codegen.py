@@ -34,7 +34,12 @@ EXTERNAL_SYMBOLS: Final = frozenset(
 
 @functools.lru_cache(maxsize=32)
 def target_machine(target: Target) -> llvm.TargetMachine:
-    """LLVM's code generator for a target; :class:`~tgc.errors.TargetError` if LLVM does not know its CPU."""
+    """The code generator of the main thread for a target, kept."""
+    return create_machine(target)
+
+
+def create_machine(target: Target) -> llvm.TargetMachine:
+    """A new code generator of LLVM; :class:`~tgc.errors.TargetError` if LLVM does not know the CPU."""
     check_cpu(target.triple, target.cpu, target.features)
     return llvm.Target.from_triple(target.triple).create_target_machine(
         cpu=target.cpu,
@@ -62,14 +67,14 @@ def compile_module(text: str, target: Target, *, external: frozenset[str] = froz
 def unchecked_object(text: str, target: Target) -> bytes:
     """An object file of LLVM IR, whatever it calls: not to be loaded."""
     machine = target_machine(target)
-    image: bytes = machine.emit_object(_parsed(text, machine))
+    image: bytes = machine.emit_object(parse_module(text, machine))
     return image
 
 
 def assembly(text: str, target: Target) -> str:
     """The assembly of LLVM IR."""
     machine = target_machine(target)
-    return str(machine.emit_assembly(_parsed(text, machine)))
+    return str(machine.emit_assembly(parse_module(text, machine)))
 
 
 def data_layout(target: Target) -> str:
@@ -77,8 +82,8 @@ def data_layout(target: Target) -> str:
     return str(target_machine(target).target_data)
 
 
-def _parsed(text: str, machine: llvm.TargetMachine) -> llvm.ModuleRef:
-    # in a context of its own, since contexts keep every type and constant that they have seen
+def parse_module(text: str, machine: llvm.TargetMachine) -> llvm.ModuleRef:
+    """LLVM IR, verified, in a context of its own, since contexts keep every type and constant that they have seen."""
     try:
         module = llvm.parse_assembly(text, llvm.create_context())
         # emission of a module that does not verify ends the process

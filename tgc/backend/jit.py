@@ -31,23 +31,26 @@ def _compiler() -> llvm.LLJIT:
 class Library:
     """Code in memory; its addresses are valid as long as the library, and it keeps alive what it was linked with.
 
-    ``symbols``: which names are to be looked up. ``addresses``: names that the object may call and where they are.
-    Raises :class:`TargetError` for an object of another architecture, :class:`CompilerBug` if it does not link.
+    ``image``: an object, or several that call one another. ``symbols``: which names are to be looked up. ``addresses``:
+    names that the object may call and where they are. Raises :class:`TargetError` for an object of another
+    architecture, :class:`CompilerBug` if it does not link.
     """
 
     def __init__(
         self,
-        image: bytes,
+        image: bytes | Sequence[bytes],
         symbols: Sequence[str],
         *,
         addresses: Mapping[str, int] | None = None,
         dependencies: Sequence[object] = (),
     ) -> None:
         host = host_target().triple.split("-", 1)[0]
-        found = architecture(image)
-        if found != {"amd64": "x86_64", "arm64": "aarch64"}.get(host, host):
-            raise TargetError(f"an object for {found or 'an unknown machine'} cannot run on {host}")
-        builder = llvm.JITLibraryBuilder().add_object_img(image).add_current_process()
+        builder = llvm.JITLibraryBuilder().add_current_process()
+        for part in (image,) if isinstance(image, bytes) else image:
+            found = architecture(part)
+            if found != {"amd64": "x86_64", "arm64": "aarch64"}.get(host, host):
+                raise TargetError(f"an object for {found or 'an unknown machine'} cannot run on {host}")
+            builder.add_object_img(part)
         for name, address in (addresses or {}).items():
             builder.import_symbol(name, address)
         for name in symbols:

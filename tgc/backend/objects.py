@@ -19,11 +19,20 @@ def undefined_symbols(image: bytes) -> frozenset[str]:
 
     Raises :class:`ParseError` for a malformed object, :class:`UnsupportedError` for another format.
     """
+    return _symbols(image, defined=False)
+
+
+def defined_symbols(image: bytes) -> frozenset[str]:
+    """The names that an ELF object defines; of WebAssembly none are told."""
+    return _symbols(image, defined=True)
+
+
+def _symbols(image: bytes, *, defined: bool) -> frozenset[str]:
     try:
         if image.startswith(b"\x7fELF"):
-            return frozenset(name for name, defined in _elf_symbols(image) if not defined)
+            return frozenset(name for name, here in _elf_symbols(image) if here is defined)
         if image.startswith(b"\0asm"):
-            return frozenset(_wasm_imports(image))
+            return frozenset(() if defined else _wasm_imports(image))
     except (struct.error, IndexError, UnicodeDecodeError) as error:
         raise ParseError(f"the object file is damaged: {error}") from None
     raise UnsupportedError("the object file is neither ELF nor WebAssembly")
