@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -170,6 +172,35 @@ def test_modules_may_call_one_another_but_nothing_else() -> None:
     assert Library(images, ["f"]).address("f")
     with pytest.raises(CompilerBug, match="the object calls mystery"):
         compile_modules([CALLER.format("mystery"), emit_module([doubling()], host)], host)
+
+
+FORKING = """
+import os, threading, warnings
+warnings.simplefilter("ignore")
+from tgc.backend.codegen import compile_module
+from tgc.target import AVX2
+text = "".join(f"define float @f{n}(float %x) {{ %y = fadd float %x, %x\\n ret float %y }}" for n in range(200))
+stop = threading.Event()
+def work():
+    while not stop.is_set():
+        compile_module(text, AVX2)
+thread = threading.Thread(target=work)
+compile_module(text, AVX2)
+thread.start()
+for _ in range(5):
+    child = os.fork()
+    if not child:
+        compile_module(text, AVX2)
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+stop.set()
+thread.join()
+"""
+
+
+def test_a_child_forked_during_compilation_can_compile() -> None:
+    ended = subprocess.run([sys.executable, "-c", FORKING], timeout=60, check=False)
+    assert ended.returncode == 0
 
 
 def test_emission_is_reproducible() -> None:

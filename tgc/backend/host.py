@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import re
 import subprocess
 import sys
@@ -25,9 +26,13 @@ llvm.Target.from_triple(sys.argv[1]).create_target_machine(cpu="help")
 
 @functools.lru_cache(maxsize=1)
 def initialize() -> None:
-    """Make LLVM's targets known to it; to be called before anything else of LLVM."""
+    """Make LLVM's targets known to it, and forks safe; to be called before anything else of LLVM."""
     llvm.initialize_all_targets()
     llvm.initialize_all_asmprinters()
+    # a child forked while another thread holds llvmlite's lock would wait for it forever
+    lock = getattr(getattr(llvm.ffi.lib, "_lock", None), "_lock", None)
+    if lock is not None and hasattr(os, "register_at_fork"):
+        os.register_at_fork(before=lock.acquire, after_in_parent=lock.release, after_in_child=lock.release)
 
 
 @functools.lru_cache(maxsize=1)
