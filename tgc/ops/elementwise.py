@@ -192,7 +192,8 @@ _ARITHMETIC: tuple[OpDef, ...] = (
     map_op(
         *("relu", "max(x, 0). Gradient 0 at 0.", lambda x: maximum(x, np.zeros_like(x))),
         lambda s, x: s.maximum(x, zero(s, x)),
-        lambda b, t, x, y: where(b, "gt", x, 0.0, t, 0.0),
+        # of the result, which the next layer needs as well, so that x need not be kept
+        lambda b, t, x, y: where(b, "gt", y, 0.0, t, 0.0),
         exact=True,
     ),
     map_op(
