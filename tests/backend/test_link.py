@@ -3,6 +3,7 @@
 import ctypes
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -273,9 +274,32 @@ def test_names_must_be_c_and_distinct() -> None:
         Library("net", (LibraryFunction("init", program, "e"),), (), (), host_target())
 
 
-def test_a_target_without_a_linker_is_named(tmp_path: Path) -> None:
-    with pytest.raises(TargetError, match="for ELF targets only"):
-        shared([], tmp_path / "x", soname="x", target=WASM, exported=())
+def test_targets_that_cannot_be_linked_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    windows = replace(host_target(), triple="x86_64-pc-windows-msvc")
+    with pytest.raises(TargetError, match="for ELF and WebAssembly only"):
+        shared([], tmp_path / "x", soname="x", target=windows, exported=())
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    monkeypatch.setattr("tgc.backend.link.find_spec", lambda name: None)
+    with pytest.raises(TargetError, match="there is no linker for aarch64") as caught:
+        shared([], tmp_path / "x", soname="x", target=NEON, exported=())
+    assert "ld.lld" in str(caught.value)
+    assert "tgc[link]" in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["cc", "ld"])
+def test_linkers_of_the_host_make_the_same_library(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen = [linker for linker in linkers(host_target()) if linker.kind == kind][:1]
+    monkeypatch.setattr("tgc.backend.link.linkers", lambda target: iter(chosen))
+    library = example(host_target())
+    path = tmp_path / "libnet.so"
+    shared([image(library)], path, soname="libnet.so", target=library.target, exported=exported_names(library))
+    assert ctypes.CDLL(str(path)).net_init
+
+
+def test_what_a_linker_says_is_reported(tmp_path: Path) -> None:
+    with pytest.raises(CompilerBug, match=r"linking: .*0\.o"):
+        shared([b"not an object"], tmp_path / "x.so", soname="x", target=host_target(), exported=())
+    assert not list(tmp_path.iterdir())
 
 
 C_PROGRAM = """
@@ -309,7 +333,7 @@ def test_c_and_cpp_programs_link_the_object(tmp_path: Path, language: tuple[str,
     (tmp_path / "net.h").write_text(header_text(library))
     (tmp_path / "net.o").write_bytes(image(library))
     (tmp_path / "main.c").write_text(C_PROGRAM)
-    compiler = next(linker for linker in linkers(host_target()) if linker.driver).command
+    compiler = next(linker for linker in linkers(host_target()) if linker.kind == "cc").command
     warnings = ("-Wall", "-Wextra", "-Werror", "-pedantic")
     command = [*compiler, language[1], *warnings, "-x", language[0], "main.c", "-x", "none", "net.o", "-o", "main"]
     done = subprocess.run([*command, "-lpthread"], cwd=tmp_path, capture_output=True, text=True, check=False)

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Literal
 
 from tgc.backend.host import host_target
 from tgc.errors import CompilerBug, TargetError
@@ -21,68 +22,71 @@ _TIMEOUT = 300
 
 @dataclass(frozen=True)
 class Linker:
-    """A command that links; ``driver``: it is a C compiler, which passes options on."""
+    """A command that links; ``kind``: a C compiler, which passes options on, an ELF linker, or one of WebAssembly."""
 
     command: tuple[str, ...]
-    driver: bool
+    kind: Literal["cc", "ld", "wasm"]
 
-    def arguments(self, objects: Sequence[str], output: str, soname: str, script: str) -> list[str]:
-        """The command line of a shared library that exports what the version script names."""
-        options = [
-            f"--version-script={script}",
-            "--build-id=none",
-            "--hash-style=gnu",
-            "-z",
-            "noexecstack",
-            "-z",
-            "relro",
-        ]
-        options += ["-z", "now", "-soname", soname]
-        if self.driver:
-            options = [word for option in options for word in ("-Xlinker", option)]
-            options = ["-nostdlib", *options]
+    def arguments(self, objects: Sequence[str], output: str, soname: str, exported: Sequence[str]) -> list[str]:
+        """The command line of a library that exports the names ``exported``, which are in the file ``exported`` too."""
+        if self.kind == "wasm":
+            names = [f"--export={name}" for name in (*exported, "__heap_base")]
+            return [*self.command, "--no-entry", *names, "-o", output, *objects]
+        options = ["--version-script=exported", "--build-id=none", "--hash-style=gnu"]
+        options += ["-z", "noexecstack", "-z", "relro", "-z", "now", "-soname", soname]
+        if self.kind == "cc":
+            options = ["-nostdlib", *(word for option in options for word in ("-Xlinker", option))]
         return [*self.command, "-shared", *options, "-o", output, *objects]
 
 
 def linkers(target: Target) -> Iterator[Linker]:
     """The linkers of this machine that take the target's objects, best first."""
+    if target.triple.startswith("wasm"):
+        if path := shutil.which("wasm-ld"):
+            yield Linker((path,), "wasm")
+        if find_spec("ziglang") is not None:
+            yield Linker((sys.executable, "-m", "ziglang", "wasm-ld"), "wasm")
+        return
     host = host_target()
     if target.triple.split("-")[0] == host.triple.split("-")[0]:
         for name in ("cc", "gcc", "clang"):
             if path := shutil.which(name):
-                yield Linker((path,), driver=True)
+                yield Linker((path,), "cc")
         if path := shutil.which("ld"):
-            yield Linker((path,), driver=False)
+            yield Linker((path,), "ld")
     if path := shutil.which("ld.lld"):
-        yield Linker((path,), driver=False)
+        yield Linker((path,), "ld")
     if find_spec("ziglang") is not None:
-        yield Linker((sys.executable, "-m", "ziglang", "ld.lld"), driver=False)
+        yield Linker((sys.executable, "-m", "ziglang", "ld.lld"), "ld")
 
 
 def shared(objects: Sequence[bytes], output: Path, *, soname: str, target: Target, exported: Iterable[str]) -> None:
-    """Links ELF objects to a shared library that exports the names ``exported``; equal input gives equal bytes.
+    """Links objects to a shared library, or a WebAssembly module, that exports the names ``exported``.
 
-    The library names no other: memory functions and pthreads are those of the process that loads it. The file appears
-    whole or not at all. Raises :class:`TargetError` if there is no linker for the target, or it is not ELF.
+    Equal input gives equal bytes. The library needs no other: memory functions and pthreads are those of the process
+    that loads it; a module exports ``memory`` and ``__heap_base``, from where on memory is free. The file appears whole
+    or not at all. Raises :class:`TargetError` if there is no linker for the target, or it is neither ELF nor wasm.
     """
-    if any(word in target.triple for word in ("windows", "darwin", "macos", "wasm")):
+    if any(word in target.triple for word in ("windows", "darwin", "macos")):
         raise TargetError(
-            f"shared libraries are linked for ELF targets only, not {target.triple}",
+            f"libraries are linked for ELF and WebAssembly only, not for {target.triple}",
             hint="write the object, and link it with the target's own tools",
         )
     linker = next(linkers(target), None)
     if linker is None:
+        tools = "wasm-ld" if target.triple.startswith("wasm") else "a C compiler (cc), GNU ld or ld.lld"
         raise TargetError(
             f"there is no linker for {target.triple}",
-            hint="install a C compiler (cc), GNU ld or ld.lld, or pip install 'tgc[link]'; or write the object only",
+            hint=f"install {tools}, or pip install 'tgc[link]'; or write the object only",
         )
+    names = tuple(exported)
     with tempfile.TemporaryDirectory(prefix="tgc-link-") as folder:
-        names = [f"{number}.o" for number in range(len(objects))]
-        for name, image in zip(names, objects, strict=True):
+        files = [f"{number}.o" for number in range(len(objects))]
+        for name, image in zip(files, objects, strict=True):
             (Path(folder) / name).write_bytes(image)
-        symbols = " ".join(f"{name};" for name in exported)
+        symbols = " ".join(f"{name};" for name in names)
         (Path(folder) / "exported").write_text(f"{{ {'global: ' + symbols if symbols else ''} local: *; }};\n")
-        command = linker.arguments(names, "linked.so", soname, "exported")
+        command = linker.arguments(files, "linked", soname, names)
         done = subprocess.run(
             command,
             cwd=folder,
@@ -94,7 +98,7 @@ def shared(objects: Sequence[bytes], output: Path, *, soname: str, target: Targe
         )
         if done.returncode:
             raise CompilerBug(f"{' '.join(command)}: {done.stderr.strip()}", stage="linking")
-        _replace(output, (Path(folder) / "linked.so").read_bytes())
+        _replace(output, (Path(folder) / "linked").read_bytes())
 
 
 def _replace(output: Path, image: bytes) -> None:
