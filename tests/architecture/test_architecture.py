@@ -31,7 +31,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     (
         *("tgc.kernels.scalar_term", "tgc.kernels.vector_math_*", "tgc.kernels.vector_math"),
         *("tgc.kernels.ir", "tgc.kernels.printer", "tgc.kernels.verify", "tgc.kernels.scopes"),
-        *("tgc.kernels.accesses", "tgc.kernels.builder"),
+        *("tgc.kernels.memory", "tgc.kernels.builder"),
         *("tgc.kernels.interpreter", "tgc.kernels.program", "tgc.kernels.*"),
         *("tgc.kernels.choose", "tgc.kernels"),
     ),

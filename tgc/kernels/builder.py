@@ -12,17 +12,17 @@ from collections.abc import Callable, Sequence
 from tgc.dtypes import DType, bool_, i64
 from tgc.ir.dims import Expr
 from tgc.ir.opdef import ScalarBuilder
-from tgc.kernels.accesses import AccessBuilder
 from tgc.kernels.ir import (
     PREDICATES,
     REDUCTIONS,
     Value,
 )
+from tgc.kernels.memory import MemoryBuilder
 from tgc.kernels.scopes import Operand, fault
 from tgc.kernels.vector_math import MATH
 
 
-class KernelBuilder(AccessBuilder):
+class KernelBuilder(MemoryBuilder):
     """Builds one :class:`~tgc.kernels.ir.Kernel`; ``count`` is the number of iterations of its parallel loop.
 
     >>> from tgc.dtypes import f32

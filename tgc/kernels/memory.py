@@ -7,7 +7,7 @@ from tgc.kernels.ir import Buffer, Value
 from tgc.kernels.scopes import Operand, ScopedBuilder, fault
 
 
-class AccessBuilder(ScopedBuilder):
+class MemoryBuilder(ScopedBuilder):
     """Loads and stores of :class:`tgc.kernels.builder.KernelBuilder`; see there."""
 
     def _guard(self, count: Operand | None, mask: Value | None, lanes: int) -> tuple[str, tuple[Value, ...]]:
