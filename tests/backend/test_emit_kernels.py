@@ -281,6 +281,11 @@ def register_tile(rows: int, vectors: int, lanes: int) -> Kernel:
     return b.finish()
 
 
+def spills(text: str) -> bool:
+    """Whether assembly moves vectors to or from the stack."""
+    return re.search(r"\(%rsp\)|\bq\d+, .*\[sp|\bv[sl]\d+r\.v\b", text) is not None
+
+
 @pytest.mark.parametrize(
     ("target", "rows", "vectors", "instruction"),
     [
@@ -297,7 +302,13 @@ def test_the_register_tile_stays_in_registers(target: Target, rows: int, vectors
     verify(kernel)
     text = assembly(emit_module([kernel], target), target)
     assert len(re.findall(instruction, text)) == rows * vectors
-    assert not re.search(r"\(%rsp\)|Folded|, *\[?sp\b.*[qv]\d", text)
+    assert not spills(text)
+
+
+@pytest.mark.parametrize(("target", "rows", "vectors"), [(AVX512, 18, 2), (AVX2, 9, 2), (NEON, 12, 3), (RISCV, 20, 2)])
+def test_a_tile_that_is_too_large_would_be_seen_to_spill(target: Target, rows: int, vectors: int) -> None:
+    kernel = register_tile(rows, vectors, target.lanes(f32))
+    assert spills(assembly(emit_module([kernel], target), target))
 
 
 def test_the_register_tile_computes_a_product() -> None:
