@@ -105,15 +105,20 @@ def compile_function(
     cache = Cache.default() if options.cached else None
     key = cache_key(module, options.resolved(), options.pipeline, options.passes, options.debug) if cache else ""
     entry = cache.get(key) if cache else None
+    known = module.constants
     if entry is None:
         compiled = lower_module(module, options)
+        known = compiled.module.constants
         program = replace(compiled.programs["f"], steps=())
         image = emit_object(compiled.llvm(), compiled.target, external=frozenset({"tgc_run"}))
         if cache:
             cache.put(key, program, image)
     else:
         program, image = entry
-    return load_function(program, image, module.constants)
+        if any(value.name not in known for value in program.constants):
+            # constants that the passes computed
+            known = optimise(module, options).constants
+    return load_function(program, image, known)
 
 
 def load_function(program: Program, image: bytes, constants: Mapping[str, Constant]) -> CompiledFunction:
