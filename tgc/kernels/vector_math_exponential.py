@@ -80,12 +80,18 @@ def power_of_two(k: Term, like: Term) -> Term:
     return (k << like.format.mantissa).bitcast(like.dtype)
 
 
-def exponential_not_positive(x: Term, rest: Term | None = None) -> Term:
-    """e^(x + rest) for x <= 0 and a rest far below 1."""
+def exponential_not_positive(x: Term) -> Term:
+    """e^x for x <= 0."""
+    r, k = split_exponent(x.at_least(x.pick(-104.0, -746.0)), 2 * x.format.bias)
+    return scale_twice(polynomial(r, _coefficients(x, _EXP_SINGLE, _EXP_DOUBLE)), k)
+
+
+def exponential_in_parts(x: Term, rest: Term | None = None) -> tuple[Term, Term]:
+    """(t, k) with e^(x + rest) = 2^n (1 + t) for x <= 0 and a rest far below 1; t keeps what 1 + t would round away."""
     r, k = split_exponent(x.at_least(x.pick(-104.0, -746.0)), 2 * x.format.bias)
     if rest is not None:
         r = r + rest
-    return scale_twice(polynomial(r, _coefficients(x, _EXP_SINGLE, _EXP_DOUBLE)), k)
+    return (r * r).multiply_add(polynomial(r, _coefficients(x, _EXP_SINGLE, _EXP_DOUBLE)[2:]), r), k
 
 
 def exponential_of_normal(x: Term) -> Term:
@@ -124,8 +130,7 @@ def exponential_minus_one(x: Term) -> Term:
 
 def sigmoid(x: Term) -> Term:
     """1 / (1 + e^-x), by the exponential of a number that is not positive."""
-    r, k = split_exponent((-x.abs()).at_least(x.pick(-104.0, -746.0)), 2 * x.format.bias)
-    tail = (r * r).multiply_add(polynomial(r, _coefficients(x, _EXP_SINGLE, _EXP_DOUBLE)[2:]), r)
+    tail, k = exponential_in_parts(-x.abs())
     p = tail + 1.0
     e = scale_twice(p, k)
     denominator = e + 1.0

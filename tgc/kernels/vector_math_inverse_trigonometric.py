@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 from tgc.kernels.scalar_term import Term, polynomial, where
 
@@ -28,31 +27,41 @@ def _half_pi(x: Term) -> tuple[float, float]:
     return _HALF_PI_SINGLE if x.dtype.bits == 32 else _HALF_PI_DOUBLE
 
 
-def _odd(x: Term, square: Term, single: Sequence[float], double: Sequence[float]) -> Term:
-    return (x * square).multiply_add(polynomial(square, single if x.dtype.bits == 32 else double), x)
+def _arc_sine_reduced(a: Term) -> tuple[Term, Term, Term]:
+    """(whether a > 1/2, s, its rest) with asin a = s + rest for a <= 1/2, else π/2 - 2 (s + rest), by √((1 - a) / 2).
 
-
-def _arc_sine_reduced(a: Term) -> tuple[Term, Term]:
-    """(whether a > 1/2, s) with asin a = s for a <= 1/2, and else asin a = π/2 - 2s, by √((1 - a) / 2)."""
+    The root is rounded to half its bits, so that what is missing comes from its exact square.
+    """
     outer = a > 0.5
     square = where(outer, (1.0 - a) * 0.5, a * a)
-    return outer, _odd(where(outer, square.sqrt(), a), square, _ASIN_SINGLE, _ASIN_DOUBLE)
+    root = where(outer, square.sqrt(), a)
+    ones = (1 << a.dtype.bits) - 1
+    short = (root.bits() & (ones ^ (1 << (a.format.mantissa + 2) // 2) - 1)).bitcast(a.dtype)
+    missing = where(outer, (square - short * short) / (root + short).at_least(a.format.smallest_normal), 0.0)
+    rest = (root * square).multiply_add(
+        polynomial(square, _ASIN_SINGLE if a.dtype.bits == 32 else _ASIN_DOUBLE), missing
+    )
+    return outer, where(outer, short, a), rest
 
 
 def arc_sine(x: Term) -> Term:
     """asin x; NaN beyond 1."""
-    outer, s = _arc_sine_reduced(x.abs())
+    outer, s, rest = _arc_sine_reduced(x.abs())
     high, low = _half_pi(x)
-    return where(outer, high - (s + s - low), s).copysign(x)
+    # from π/4, so that the difference of the larger numbers is exact
+    quarter = 0.5 * high
+    far = quarter - ((rest + rest - low) - (quarter - (s + s)))
+    return where(outer, far, s + rest).copysign(x)
 
 
 def arc_cosine(x: Term) -> Term:
     """acos x: 2s for x > 1/2, π - 2s for x < -1/2, and π/2 ∓ s between."""
-    outer, s = _arc_sine_reduced(x.abs())
+    outer, s, rest = _arc_sine_reduced(x.abs())
     high, low = _half_pi(x)
     negative = x < 0.0
-    twice = s + s
-    inner = high - (where(negative, -s, s) - low)
+    total = s + rest
+    twice = total + total
+    inner = high - (where(negative, -total, total) - low)
     return where(outer, where(negative, 2.0 * high - (twice - 2.0 * low), twice), inner)
 
 

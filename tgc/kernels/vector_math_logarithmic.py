@@ -73,10 +73,11 @@ def logarithm(x: Term) -> Term:
     return _special(x, _natural(e, mantissa - 1.0))
 
 
-def _natural(e: Term, f: Term) -> Term:
-    """e·ln 2 + log(1 + f)."""
+def _natural(e: Term, f: Term, rest: Term | None = None) -> Term:
+    """e·ln 2 + log(1 + f + rest), for a rest below an ulp of f."""
     high, low = _parts(e, _LN2_SINGLE, _LN2_DOUBLE)
-    return e.multiply_add(high, f + e.multiply_add(low, correction(f)))
+    small = correction(f) if rest is None else correction(f) + rest
+    return e.multiply_add(high, f + e.multiply_add(low, small))
 
 
 def logarithm_base_2(x: Term) -> Term:
@@ -97,18 +98,22 @@ def logarithm_base_10(x: Term) -> Term:
     return _special(x, e.multiply_add(high_2, f.multiply_add(high, small)))
 
 
-def _log1p(x: Term) -> Term:
-    """log(1 + x) for finite x > -1, and for x >= 0 whatever it is."""
+def _log1p(x: Term, rest: Term | None = None) -> Term:
+    """log(1 + x + rest) for finite x > -1, and for x >= 0 whatever it is."""
     layout = x.format
     u = x + 1.0
     # what the rounding of 1 + x lost, exactly
     lost = where(x < 1.0, x - (u - 1.0), 1.0 - (u - x))
+    if rest is not None:
+        lost = lost + rest
     e, mantissa = split_mantissa(u)
     small = x < 2.0 ** (layout.mantissa + 2)
     # 2^-e; (e + 2^p) holds e in its low bits
     inverse = (x.constant(1.5 * 2.0**layout.mantissa + layout.bias) - e).bits() << layout.mantissa
     scaled = where(small, lost * inverse.bitcast(x.dtype), 0.0)
-    return _natural(e, (mantissa - 1.0) + scaled)
+    f = mantissa - 1.0
+    total = f + scaled
+    return _natural(e, total, None if rest is None else scaled - (total - f))
 
 
 def logarithm_one_plus(x: Term) -> Term:
@@ -131,8 +136,10 @@ def inverse_hyperbolic_sine(x: Term) -> Term:
     a = x.abs()
     large = a > x.pick(2.0**28, 2.0**56)
     square = a * a
-    argument = where(large, a, a + square / ((square + 1.0).sqrt() + 1.0))
-    result = _log1p(argument) + where(large, x.constant(math.log(2.0)), 0.0)
+    rest = square / ((square + 1.0).sqrt() + 1.0)
+    argument = a + rest
+    lost = rest - (argument - a)
+    result = _log1p(where(large, a, argument), where(large, 0.0, lost)) + where(large, x.constant(math.log(2.0)), 0.0)
     return where(a < math.inf, where(a < x.pick(2.0**-12, 2.0**-27), a, result), a).with_sign(x)
 
 
@@ -140,15 +147,19 @@ def inverse_hyperbolic_cosine(x: Term) -> Term:
     """acosh x = log(1 + t + √(2t + t²)) with t = x - 1, and log(2x) for large x."""
     large = x > x.pick(2.0**28, 2.0**56)
     t = x - 1.0
-    argument = where(large, x, t + t.multiply_add(t, t + t).sqrt())
-    result = _log1p(argument) + where(large, x.constant(math.log(2.0)), 0.0)
+    root = t.multiply_add(t, t + t).sqrt()
+    argument = root + t
+    lost = t - (argument - root)
+    result = _log1p(where(large, x, argument), where(large, 0.0, lost)) + where(large, x.constant(math.log(2.0)), 0.0)
     return where(x < math.inf, where(x < 1.0, math.nan, result), x)
 
 
 def inverse_hyperbolic_tangent(x: Term) -> Term:
-    """atanh |x| = ½ log(1 + 2|x| / (1 - |x|))."""
+    """atanh |x| = ½ log(1 + 2|x| + 2x² / (1 - |x|))."""
     a = x.abs()
-    argument = (a + a) / (1.0 - a)
-    result = where(argument < math.inf, _log1p(argument) * 0.5, argument)
+    twice = a + a
+    rest = twice * a / (1.0 - a)
+    argument = twice + rest
+    result = where(argument < math.inf, _log1p(argument, rest - (argument - twice)) * 0.5, argument)
     result = where(a > 1.0, math.nan, result)
     return where(a < x.pick(2.0**-12, 2.0**-27), a, result).with_sign(x)
