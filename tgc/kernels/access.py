@@ -49,7 +49,7 @@ class Evaluator:
         return self.buffer(f"p{i}", type_.dtype, type_.buffer_size, "read")
 
     def result(self, i: int) -> Buffer:
-        """The buffer of the region's i-th result. It may be the memory of a parameter that is read at the same index."""
+        """The buffer of the region's i-th result, perhaps the memory of a parameter that is read at the same index."""
         type_ = self.region.results[i].type
         return self.buffer(f"r{i}", type_.dtype, type_.buffer_size, "write")
 
@@ -263,8 +263,6 @@ class Point:
         if node.op == "parameter":
             buffer = self.evaluator.parameter(rules.integer(node.attributes, "index"))
             return self.load(buffer, self.evaluator.address(v.type, at, self.lanes), guard)
-        if node.op == "dimension":
-            return b.convert(b.index(rules.dim(node.attributes, "size")), v.dtype)
         if node.op == "dimension":
             return b.convert(b.index(rules.dim(node.attributes, "size")), v.dtype)
         if node.op == "iota":

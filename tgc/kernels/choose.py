@@ -10,7 +10,7 @@ from tgc.errors import CompilerBug
 from tgc.ir.graph import Graph
 from tgc.ir.kinds import FusionKind
 from tgc.ir.opdef import OpTable
-from tgc.kernels import contraction, pointwise
+from tgc.kernels import contraction, pointwise, reduction
 from tgc.kernels.lowering import Lowering
 from tgc.target import Target
 
@@ -24,6 +24,7 @@ class Schedule(Protocol):
 SCHEDULES: Final[Mapping[FusionKind, Schedule]] = MappingProxyType(
     {
         FusionKind.POINTWISE: pointwise.lower,
+        FusionKind.REDUCTION: reduction.lower,
         FusionKind.CONTRACTION: contraction.lower,
     }
 )

@@ -1,4 +1,4 @@
-"""How a kernel's parallel loop divides an iteration space into pieces of similar size, whatever the number of threads."""
+"""How a kernel's parallel loop divides an iteration space into pieces of similar size, for any number of threads."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ def ceil_divide(a: Dim, b: Dim) -> Dim:
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """Axes of ``sizes``, outermost first; an iteration takes ``rows`` of the outer ones, flattened, and one of ``parts``
-    of the innermost one, ``part`` elements long."""
+    """Axes of ``sizes``, outermost first. An iteration takes ``rows`` of the outer ones, flattened, and one of
+    ``parts`` of the innermost one, ``part`` elements long.
+    """
 
     sizes: tuple[Dim, ...]
     rows: Dim

@@ -20,8 +20,8 @@ from tgc.ops import rules
 class Walk:
     """Loops from outermost to innermost, in the order of a type's memory.
 
-    ``at``: the logical index, in terms of the loops' numbers. ``open``: dimensions whose index may lie outside, since the
-    loops pass through margins and the rest of the last tile too.
+    ``at``: the logical index, in terms of the loops' numbers. ``open``: dimensions whose index may lie outside, since
+    the loops pass through margins and the rest of the last tile too.
     """
 
     sizes: tuple[Dim, ...]

@@ -59,6 +59,39 @@ def _rest(b: KernelBuilder, low: Value | int, high: Value | int, lanes: int, bod
         loop.yield_()
 
 
+def tile_loop(
+    b: KernelBuilder,
+    low: Value | int,
+    high: Value | Dim,
+    lanes: int,
+    vectors: int,
+    body: Callable[[Value, int, Value | None], None],
+) -> None:
+    """Runs ``body`` (position, number of vectors, real lanes or None) for tiles of ``vectors`` whole vectors, then for
+    single vectors, of which the last may be partial."""
+
+    def tile(position: Value, count: Value | None) -> None:
+        body(position, vectors, count)
+
+    def single(position: Value, count: Value | None) -> None:
+        body(position, 1, count)
+
+    if vectors == 1:
+        vector_loop(b, low, high, lanes, single)
+        return
+    step = lanes * vectors
+    if isinstance(low, int) and isinstance(high, int):
+        split = low + max(high - low, 0) // step * step
+        if split > low:
+            _whole(b, low, split, step, 1, tile)
+        _rest(b, split, high, lanes, single)
+        return
+    start, end = b.index(low), b.index(high)
+    middle = b.add(start, b.mul(b.floor_divide(b.sub(end, start), step), step))
+    _whole(b, start, middle, step, 1, tile)
+    _rest(b, middle, end, lanes, single)
+
+
 def region_lanes(region: Graph, target: Target, others: Sequence[DType] = ()) -> int:
     """Elements of one vector: as many as fit of the widest float, or else of the widest type in memory."""
     dtypes = {v.dtype for v in (*region.parameters, *region.results) if any(d != 1 for d in v.shape)}

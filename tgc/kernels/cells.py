@@ -1,0 +1,316 @@
+"""The cells of a reduction: what is completed while its data is in cache.
+
+A cell is one row, whose lanes are folded together at the end, or a few vectors of columns. Its passes follow each
+other: a fold of what earlier folds gave, and at last the results of the whole shape.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from tgc.ir import graph
+from tgc.ir.dims import Dim, product
+from tgc.kernels.access import FUTURE, Evaluator, Point
+from tgc.kernels.access_movement import Coordinates
+from tgc.kernels.builder import KernelBuilder
+from tgc.kernels.folds import Fold, State, flattened, regrouped
+from tgc.kernels.grid import ceil_divide, unflattened
+from tgc.kernels.indices import Index
+from tgc.kernels.ir import Buffer, Value
+from tgc.kernels.reduction_plan import ReductionPlan, kept_index
+from tgc.kernels.tree import Tree
+from tgc.kernels.vector_loop import tile_loop, vector_loop
+
+# (folds, the state of each, per vector of the cell) -> None: what becomes of partial results, if they are not final
+Deliver = Callable[[Sequence[Fold], Sequence[State], Sequence[Point], Sequence[Coordinates]], None]
+
+
+@dataclass(frozen=True)
+class Cells:
+    """``ways``: accumulators of a fold, part of the order of sums. ``vectors``: vectors of columns in a cell.
+
+    ``rolled``: a step is too long to be repeated within a loop. ``scratch``: where a pass keeps values for later ones.
+    ``part``: the reduced elements that an iteration takes, if not all; then ``deliver`` takes what it folds them to.
+    """
+
+    evaluator: Evaluator
+    plan: ReductionPlan
+    folds: tuple[tuple[Fold, ...], ...]
+    lanes: int
+    ways: int
+    vectors: int
+    rolled: bool
+    scratch: Mapping[graph.Value, Buffer]
+    deliver: Deliver | None = None
+
+    @property
+    def builder(self) -> KernelBuilder:
+        return self.evaluator.builder
+
+    def at(self, kept: Sequence[Index], reduced: Sequence[Index]) -> Coordinates:
+        """The logical index, given one index for each run of kept and of reduced dimensions."""
+        shape = self.plan.type.shape
+        found = [Index()] * len(shape)
+        sources = {False: iter(kept), True: iter(reduced)}
+        for run in self.plan.runs:
+            index = next(sources[run.reduced])
+            if run.linear:
+                found[run.dimensions[-1]] = index
+                continue
+            for d in reversed(run.dimensions[1:]):
+                index, found[d] = self.evaluator.divide(index, shape[d], self.lanes)
+            found[run.dimensions[0]] = index
+        return tuple(found)
+
+    def kept_indices(self, outer: Sequence[Value], sizes: Sequence[Dim]) -> list[Index]:
+        return [self.evaluator.index(v, bound=size) for v, size in zip(outer, sizes, strict=True)]
+
+    def reduced_indices(self, flat: Value, sizes: Sequence[Dim]) -> list[Index]:
+        return self.kept_indices(unflattened(self.builder, flat, sizes), sizes) if sizes else []
+
+    def lane_index(self, position: Value, size: Dim) -> Index:
+        return self.evaluator.index(position, lane=1, bound=size, step=self.lanes)
+
+    def hoist(
+        self, point: Point, values: Sequence[graph.Value], kept: Sequence[Index], reduced: Sequence[Index]
+    ) -> None:
+        """Moves out of the loops over ``reduced`` what does not depend on them."""
+        futures = [index for index in (*kept, *reduced) if any(n < 0 for n, _ in index.terms)]
+        if all(run.linear for run in self.plan.runs) or not futures:
+            for v in values:
+                point.hoist(v, self.at(kept, reduced))
+
+    def advance(
+        self, folds: Sequence[Fold], point: Point, at: Coordinates, place: Value, states: Sequence[State]
+    ) -> list[State]:
+        """One step of each fold."""
+        b = self.builder
+        result = []
+        for fold, state in zip(folds, states, strict=True):
+            value = b.splat(b.convert(point.value(fold.node.operands[0], at), fold.dtype), self.lanes)
+            if point.count is not None and self.plan.lanes_are_reduced:
+                real = b.compare("lt", b.lane_indices(self.lanes), point.count)
+                value = b.select(real, value, b.constant(fold.neutral, fold.dtype))
+            result.append(fold.step(b, state, value, place))
+        return result
+
+    def tree(self, folds: Sequence[Fold], step: Callable[[Value, Value | None, State], State], width: int) -> Tree:
+        b, lanes = self.builder, self.lanes
+        vectors = self.vectors
+
+        def start() -> State:
+            return flattened([f.start(b, lanes, ramp=self.plan.lanes_are_reduced) for f in folds])
+
+        def join(a: State, c: State) -> State:
+            left, right = regrouped(folds, a), regrouped(folds, c)
+            pairs = zip([*folds] * (len(left) // len(folds)), left, right, strict=True)
+            return flattened([f.join(b, x, y) for f, x, y in pairs])
+
+        rounds = any(f.rounds for f in folds)
+        return Tree(b, lambda: start() * vectors, step, join, width, self.ways, rounds, self.rolled)
+
+    def inside(self, around: Point, taken: Sequence[graph.Value], offset: Value | None, count: Value | None) -> Point:
+        """A point in a loop, at which earlier passes have left values at ``offset`` of scratch."""
+        loaded = {v: self.builder.load(self.scratch[v], offset, self.lanes) for v in taken if offset is not None}
+        return around.nested(self.lanes, count, loaded)
+
+    def save(self, point: Point, values: Sequence[graph.Value], at: Coordinates, offset: Value | None) -> None:
+        for v in values:
+            if offset is not None:
+                self.builder.store(self.scratch[v], offset, self.builder.splat(point.value(v, at), self.lanes))
+
+    def write(self, results: Sequence[int], points: Sequence[Point], places: Sequence[Coordinates]) -> None:
+        """Computes results and stores them, everything before anything, since memory may be shared."""
+        region = self.plan.region
+        computed = [[p.value(region.results[i], at) for i in results] for p, at in zip(points, places, strict=True)]
+        for values, point, at in zip(computed, points, places, strict=True):
+            for i, value in zip(results, values, strict=True):
+                type_ = region.results[i].type
+                where = at if i in self.plan.full else kept_index(self.plan.type, self.plan.axes, type_.shape, at)
+                point.store(self.evaluator.result(i), self.evaluator.address(type_, where, point.lanes), value)
+
+    def write_kept(self, points: Sequence[Point], places: Sequence[Coordinates]) -> None:
+        region, plan = self.plan.region, self.plan
+        computed = []
+        for point, at in zip(points, places, strict=True):
+            for i in plan.kept:
+                v = region.results[i]
+                where = kept_index(plan.type, plan.axes, v.shape, at)
+                computed.append((i, v, point, where, point.value(v, where)))
+        for i, v, point, where, value in computed:
+            point.store(self.evaluator.result(i), self.evaluator.address(v.type, where, point.lanes), value)
+
+
+class Rows(Cells):
+    """Cells whose elements lie side by side in memory, in as many places as other reduced dimensions say."""
+
+    def run(self, outer: Sequence[Value], low: Value | int, high: Value | Dim) -> None:
+        """One row; the range is the whole of the reduced elements, or the iteration's part of them."""
+        plan = self.plan
+        kept = self.kept_indices(outer, plan.sizes(reduced=False))
+        point = self.evaluator.point()
+        at = self.at(kept, [Index()] * len(plan.sizes(reduced=True)))
+        for level, folds in enumerate(self.folds):
+            states = self._fold(point, kept, level, folds, low, high)
+            if self.deliver is not None:
+                self.deliver(
+                    folds, [f.across(self.builder, s) for f, s in zip(folds, states, strict=True)], [point], [at]
+                )
+                return
+            totals = [f.result(self.builder, f.across(self.builder, s)) for f, s in zip(folds, states, strict=True)]
+            point = point.nested(overrides={f.node.result: t for f, t in zip(folds, totals, strict=True)})
+        if plan.full:
+            self._walk(point, kept)
+        self.write_kept([point], [at])
+
+    def _offset(self, position: Value, flat: Value | None) -> Value:
+        b = self.builder
+        last = self._split()[1]
+        if flat is None:
+            return position
+        return b.add(b.mul(flat, b.index(ceil_divide(last, self.lanes) * self.lanes)), position)
+
+    def _split(self) -> tuple[list[Dim], Dim]:
+        *outer, last = self.plan.sizes(reduced=True) or [1]
+        return outer, last
+
+    def _fold(
+        self,
+        point: Point,
+        kept: Sequence[Index],
+        level: int,
+        folds: Sequence[Fold],
+        low: Value | int,
+        high: Value | Dim,
+    ) -> list[State]:
+        outer, last = self._split()
+        operands = [f.node.operands[0] for f in folds]
+        taken, saved = self.plan.taken[level], self.plan.saved[level]
+
+        def across(around: Point, flat: Value | None, q: Sequence[Index]) -> Tree:
+            self.hoist(around, operands, kept, [*q, replace(FUTURE, lane=1)])
+
+            def step(position: Value, count: Value | None, state: State) -> State:
+                offset = self._offset(position, flat) if taken or saved else None
+                inner = self.inside(around, taken, offset, count)
+                index = self.lane_index(position, last)
+                at = self.at(kept, [*q, index])
+                place = self.evaluator.vector(index, self.lanes)
+                states = self.advance(folds, inner, at, place, regrouped(folds, state))
+                self.save(inner, saved, at, offset)
+                return flattened(states)
+
+            return self.tree(folds, step, self.lanes)
+
+        if not outer:
+            return regrouped(folds, across(point, None, []).fold(low, high))
+
+        def row(position: Value, count: Value | None, state: State) -> State:
+            tree = across(point.nested(), position, self.reduced_indices(position, outer))
+            return tree.join(state, tree.fold(0, last))
+
+        return regrouped(folds, replace(self.tree(folds, row, 1), ways=1, rolled=False).fold(low, high))
+
+    def _walk(self, point: Point, kept: Sequence[Index]) -> None:
+        """Writes the results of the whole shape."""
+        b, plan = self.builder, self.plan
+        outer, last = self._split()
+        results, taken = [plan.region.results[i] for i in plan.full], plan.taken[-1]
+
+        def across(around: Point, flat: Value | None, q: Sequence[Index]) -> None:
+            self.hoist(around, results, kept, [*q, replace(FUTURE, lane=1)])
+
+            def body(position: Value, count: Value | None) -> None:
+                offset = self._offset(position, flat) if taken else None
+                inner = self.inside(around, taken, offset, count)
+                self.write(plan.full, [inner], [self.at(kept, [*q, self.lane_index(position, last)])])
+
+            vector_loop(b, 0, last, self.lanes, body)
+
+        if not outer:
+            across(point, None, [])
+            return
+        with b.loop(0, b.index(product(outer)), name="q") as loop:
+            across(point.nested(), loop.index, self.reduced_indices(loop.index, outer))
+            loop.yield_()
+
+
+class Columns(Cells):
+    """Cells of neighbours in memory that belong to different results."""
+
+    def run(self, outer: Sequence[Value], low: Value | int, high: Value | Dim) -> None:
+        """The columns low..high."""
+        kept = self.kept_indices(outer, self.plan.sizes(reduced=False)[:-1])
+
+        def tile(position: Value, vectors: int, count: Value | None) -> None:
+            replace(self, vectors=vectors)._cell(kept, position, count, 0, self.plan.folded)
+
+        tile_loop(self.builder, low, high, self.lanes, self.vectors, tile)
+
+    def _cell(
+        self, kept: Sequence[Index], position: Value, count: Value | None, low: Value | int, high: Value | Dim
+    ) -> None:
+        b, plan = self.builder, self.plan
+        last = plan.sizes(reduced=False)[-1]
+        columns = [[*kept, self.lane_index(b.add(position, t * self.lanes), last)] for t in range(self.vectors)]
+        points = [self.evaluator.point(self.lanes, count) for _ in columns]
+        places = [self.at(column, [Index()] * len(plan.sizes(reduced=True))) for column in columns]
+        for level, folds in enumerate(self.folds):
+            states = self._fold(points, columns, level, folds, low, high)
+            if self.deliver is not None:
+                self.deliver(folds, states, points, places)
+                return
+            for t, point in enumerate(points):
+                mine = states[t * len(folds) : (t + 1) * len(folds)]
+                totals = {f.node.result: f.result(b, s) for f, s in zip(folds, mine, strict=True)}
+                points[t] = point.nested(self.lanes, count, totals)
+        if plan.full:
+            self._walk(points, columns)
+        self.write_kept(points, places)
+
+    def _offset(self, position: Value, t: int) -> Value:
+        b = self.builder
+        return b.add(b.mul(position, self.vectors * self.lanes), t * self.lanes)
+
+    def _fold(
+        self,
+        points: Sequence[Point],
+        columns: Sequence[Sequence[Index]],
+        level: int,
+        folds: Sequence[Fold],
+        low: Value | int,
+        high: Value | Dim,
+    ) -> list[State]:
+        sizes = self.plan.sizes(reduced=True)
+        taken, saved = self.plan.taken[level], self.plan.saved[level]
+        for point, column in zip(points, columns, strict=True):
+            self.hoist(point, [f.node.operands[0] for f in folds], column, [FUTURE] * len(sizes))
+
+        def step(position: Value, count: Value | None, state: State) -> State:
+            reduced = self.reduced_indices(position, sizes)
+            states = regrouped(folds, state)
+            result: list[State] = []
+            for t, (point, column) in enumerate(zip(points, columns, strict=True)):
+                offset = self._offset(position, t) if taken or saved else None
+                inner = self.inside(point, taken, offset, point.count)
+                at = self.at(column, reduced)
+                mine = states[t * len(folds) : (t + 1) * len(folds)]
+                result += self.advance(folds, inner, at, position, mine)
+                self.save(inner, saved, at, offset)
+            return flattened(result)
+
+        return regrouped(folds, self.tree(folds, step, 1).fold(low, high))
+
+    def _walk(self, points: Sequence[Point], columns: Sequence[Sequence[Index]]) -> None:
+        plan = self.plan
+        sizes = plan.sizes(reduced=True)
+        taken = plan.taken[-1]
+        with self.builder.loop(0, self.builder.index(plan.folded), name="q") as loop:
+            reduced = self.reduced_indices(loop.index, sizes)
+            inner = [
+                self.inside(p, taken, self._offset(loop.index, t) if taken else None, p.count)
+                for t, p in enumerate(points)
+            ]
+            self.write(plan.full, inner, [self.at(column, reduced) for column in columns])
+            loop.yield_()
