@@ -140,6 +140,8 @@ MISUSES: dict[str, Callable[[KernelBuilder, Buffer, Value], object]] = {
     "which is for reading": lambda b, x, v: b.store(x, 0, v),
     "there is no predicate 'ult'": lambda b, x, v: b.compare("ult", v, v),
     "is no condition": lambda b, x, v: b.if_(v),
+    "1.5 is no i32": lambda b, x, v: b.constant(1.5, i32),
+    "nan is no i32": lambda b, x, v: b.constant(float("nan"), i32),
     "lane 8 of": lambda b, x, v: b.extract(v, 8),
     "is no index": lambda b, x, v: b.load(x, v),
     "a count or a mask, not both": lambda b, x, v: b.load(x, 0, 8, count=3, mask=b.compare("lt", v, v)),

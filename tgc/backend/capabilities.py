@@ -21,8 +21,6 @@ class Capabilities:
 
 
 _PROBE: Final = """
-declare float @llvm.fma.f32(float, float, float)
-declare float @llvm.floor.f32(float)
 define float @fused(float %x) {
   %y = call float @llvm.fma.f32(float %x, float %x, float %x)
   ret float %y

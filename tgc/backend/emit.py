@@ -51,15 +51,13 @@ def emit_module(kernels: Sequence[Kernel], target: Target, debug: bool = False, 
     lines = [f'target datalayout = "{data_layout(target)}"', f'target triple = "{target.triple}"']
     if debug:
         lines.append(_REPORT)
-    declared: dict[str, str] = {}
     metadata: list[str] = []
     for number, kernel in enumerate(kernels):
-        writer = Writer(kernel, target, capabilities(target), declared)
+        writer = Writer(kernel, target, capabilities(target))
         _alias_scopes(writer, metadata)
         writer.checks = str(number) if debug else None
         _function(writer, "internal " if internal else "")
         lines += writer.lines
-    lines += declared.values()
     lines += metadata
     width = target.vector_bits
     lines.append(f'attributes #0 = {{ nounwind "prefer-vector-width"="{width}" "min-legal-vector-width"="{width}" }}')

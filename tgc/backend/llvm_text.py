@@ -84,11 +84,10 @@ def literal(value: bool | int | float, dtype: DType, lanes: int = 1) -> str:
 class Writer:
     """Writes the instructions of one function; knows the names of the values that were written."""
 
-    def __init__(self, kernel: Kernel, target: Target, capabilities: Capabilities, declared: dict[str, str]) -> None:
+    def __init__(self, kernel: Kernel, target: Target, capabilities: Capabilities) -> None:
         self.kernel = kernel
         self.target = target
         self.capabilities = capabilities
-        self.declared = declared
         self.lines: list[str] = []
         self.names: dict[int, str] = {}
         self.pointers: dict[Buffer, str] = {}
@@ -142,9 +141,7 @@ class Writer:
             )
 
     def call(self, intrinsic: str, result: str, *arguments: tuple[str, str]) -> str:
-        """Call an intrinsic and declare it; ``arguments`` are (type, text)."""
-        if intrinsic not in self.declared:
-            self.declared[intrinsic] = f"declare {result} @{intrinsic}({', '.join(t for t, _ in arguments)})"
+        """Call an intrinsic, which LLVM declares by itself; ``arguments`` are (type, text)."""
         text = f"call {result} @{intrinsic}({', '.join([f'{t} {v}' for t, v in arguments])})"
         if result == "void":
             self.do(text)

@@ -146,6 +146,8 @@ class ScopedBuilder:
         elif dtype is bool_:
             token = literal = bool(value)
         else:
+            if isinstance(value, float) and not value.is_integer():
+                raise fault(f"{value} is no {dtype}")
             token = literal = int(value) & ((1 << dtype.bits) - 1)
             if dtype.kind == "int" and token >> (dtype.bits - 1):
                 token = literal = token - (1 << dtype.bits)
