@@ -17,7 +17,9 @@ from passes.dce import DeadCode
 from passes.decompose import Decompose
 from passes.fusion import Fusion
 from passes.instruments import Instrument, Step
+from passes.layout import LayoutChoice
 from passes.memory_plan import MemoryPlan
+from passes.scan_hoist import ScanHoist
 from tgc.errors import CompilerBug, TgcError, UserError
 from tgc.ir.graph import Module
 from tgc.ir.parser import parse_module
@@ -31,16 +33,21 @@ _ALL: tuple[type[Pass], ...] = (
     DeadCode,
     Decompose,
     Fusion,
+    LayoutChoice,
     MemoryPlan,
+    ScanHoist,
 )
 PASSES: Mapping[str, type[Pass]] = MappingProxyType({p.name: p for p in _ALL})
+
+_CLEAN = "decompose,canonicalize,algebraic,constant-folding"
+_KERNELS = "dce,layout,fusion,memory-plan"
 
 PIPELINES: Mapping[str, str] = MappingProxyType(
     {
         "O0": "decompose,dce,fusion,memory-plan",
-        "O1": "decompose,canonicalize,algebraic,constant-folding,dce,fusion,memory-plan",
-        "O2": "decompose,canonicalize,algebraic,constant-folding,canonicalize,cse,dce,fusion,memory-plan",
-        "O3": "decompose,canonicalize,algebraic,constant-folding,canonicalize,cse,dce,fusion,memory-plan",
+        "O1": f"{_CLEAN},{_KERNELS}",
+        "O2": f"{_CLEAN},canonicalize,cse,{_KERNELS}",
+        "O3": f"{_CLEAN},scan-hoist,canonicalize,cse,{_KERNELS}",
     }
 )
 

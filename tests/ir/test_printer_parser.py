@@ -146,7 +146,8 @@ def modules(draw: st.DrawFn) -> Module:
         assigns = tuple(draw(st.lists(st.tuples(names, st.sampled_from(values)), max_size=2)))
         result_names = tuple(draw(names) for _ in graph.results) if draw(st.booleans()) else ()
         constraints = tuple(draw(st.lists(st.builds(Constraint, dims, dims, st.text(max_size=5)), max_size=2)))
-        functions.append(Function(f"f{i}", graph, assigns, result_names, constraints))
+        workspace = draw(st.none() | dims)
+        functions.append(Function(f"f{i}", graph, assigns, result_names, constraints, workspace))
     return Module(
         draw(names),
         tuple(functions),

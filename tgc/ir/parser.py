@@ -7,7 +7,7 @@
     state    = "state" @name ":" type [contents]
     constant = "constant" @name ":" type [contents]
     contents = "{" "digest" "=" string "}" | "=" "[" numbers "]" | "=" string of hexadecimal bytes
-    function = "func" @name "(" parameters ")" "->" "(" results ")" "{" require* body "}"
+    function = "func" @name "(" parameters ")" "->" "(" results ")" ["workspace" dimension] "{" require* body "}"
     require  = "require" dimension "==" dimension [":" string]
     body     = (names "=" node)* ("assign" @name "=" value)* "return" values
     node     = (("state" | "literal") @name | op "(" values ")" [attributes] [regions]) [":" types] ["loc(" places ")"]
@@ -49,6 +49,7 @@ T = TypeVar("T")
 _PARAMETER = re.compile(r"%([A-Za-z_][A-Za-z0-9_]*)\s*:")
 _VALUE = re.compile(r"%([A-Za-z0-9_]+)(?:#([0-9]{1,9}))?")
 _DEFINED = re.compile(r"%([A-Za-z0-9_]+)(?::([0-9]{1,9}))?\s*=")
+_BYTES = re.compile(r"\s*([^{}\n]+?)\s*(?=\{)")
 _REQUIRED = re.compile(r"([A-Za-z0-9_+*/%(), -]+)==([A-Za-z0-9_+*/%(), -]+)")
 # what the type rule of an op may raise when it meets attributes or operands that it was not made for
 _RULE_ERRORS = (TgcError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
@@ -142,6 +143,10 @@ class _Parser(LiteralParser):
         parameters, names = self.parameters()
         self.scan.expect("->")
         result_names, types = self.result_types()
+        workspace = None
+        if self.scan.keyword("workspace"):
+            start = self.scan.position
+            workspace = self.dimension(self.scan.demand(_BYTES, "a number of bytes")[1], start)
         self.scan.expect("{")
         constraints = []
         while self.scan.keyword("require"):
@@ -158,7 +163,7 @@ class _Parser(LiteralParser):
             stated, found = (", ".join(map(str, t)) for t in (types, [v.type for v in results]))
             raise self.scan.error(f"the function says that it returns ({stated}), but returns ({found})", at=start)
         graph = Graph(parameters, results, names)
-        return Function(name, graph, tuple(assigns), result_names, tuple(constraints))
+        return Function(name, graph, tuple(assigns), result_names, tuple(constraints), workspace)
 
     def parameters(self) -> tuple[tuple[Value, ...], tuple[str, ...]]:
         self.scan.expect("(")

@@ -85,7 +85,8 @@ def print_function(function: Function, *, locations: Mapping[Node, tuple[Place, 
             f"%{name if _IDENTIFIER.fullmatch(name) else quoted(name)}: {type}"
             for name, type in zip(function.result_names, results, strict=True)
         ]
-    lines = [f"func {symbol_name(function.name)}({scope.header}) -> ({', '.join(results)}) {{"]
+    workspace = "" if function.workspace is None else f" workspace {function.workspace}"
+    lines = [f"func {symbol_name(function.name)}({scope.header}) -> ({', '.join(results)}){workspace} {{"]
     for constraint in function.constraints:
         because = f" : {quoted(constraint.because)}" if constraint.because else ""
         lines.append(f"  require {constraint.left} == {constraint.right}{because}")
