@@ -10,7 +10,7 @@ from tgc.errors import CompilerBug
 from tgc.ir.graph import Graph
 from tgc.ir.kinds import FusionKind
 from tgc.ir.opdef import OpTable
-from tgc.kernels import contraction, pointwise, reduction
+from tgc.kernels import contraction, convolution, pointwise, reduction
 from tgc.kernels.lowering import Lowering
 from tgc.target import Target
 
@@ -26,6 +26,7 @@ SCHEDULES: Final[Mapping[FusionKind, Schedule]] = MappingProxyType(
         FusionKind.POINTWISE: pointwise.lower,
         FusionKind.REDUCTION: reduction.lower,
         FusionKind.CONTRACTION: contraction.lower,
+        FusionKind.CONVOLUTION: convolution.lower,
     }
 )
 

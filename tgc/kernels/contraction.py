@@ -1,11 +1,12 @@
 """The schedule of contractions: any einsum of two operands, as register tiles over panels.
 
-Letters of the specification become loops: one letter gives the rows of the tile, one its vectors (the letter along which the
-result is contiguous, if an operand alone has it), the summed ones the reduction; what is left are outer loops. Where the
-right operand is not contiguous along the vectors, or is large, or must be converted, a first stage packs it into panels.
+Letters of the specification become loops: one letter gives the rows of the tile, one its vectors (the letter along
+which the result is contiguous, if an operand alone has it), the summed ones the reduction; what is left are outer
+loops. Where the right operand is not contiguous along the vectors, or is large, or must be converted, a first stage
+packs it into panels.
 
-The order of the sum: for each combination of the outer summed letters, blocks of at most 512 of the innermost one, each summed
-in increasing order, blocks added in order.
+The order of the sum: for each combination of the outer summed letters, blocks of at most 512 of the innermost one,
+each summed in increasing order, blocks added in order.
 """
 
 from __future__ import annotations
@@ -33,10 +34,11 @@ from tgc.target import Target
 
 @dataclass(frozen=True)
 class Plan:
-    """The loops of a contraction. ``left`` and ``right`` are the region's parameters that hold A (rows) and B (vectors).
+    """The loops of a contraction. ``left`` and ``right`` are the region's parameters that hold A (rows) and B
+    (vectors).
 
-    ``row`` and ``column`` are letters, or None where there is none; ``outer`` are loops of the result, ``right_outer`` those
-    of them that B has; ``summed`` ends with the innermost one.
+    ``row`` and ``column`` are letters, or None where there is none; ``outer`` are loops of the result,
+    ``right_outer`` those of them that B has; ``summed`` ends with the innermost one.
     """
 
     anchor: Node
@@ -99,7 +101,7 @@ def plan_contraction(region: Graph, target: Target, table: OpTable) -> Plan:
     inner = [c for c in summed if c in right] or list(summed)
     if inner:
         last = max(inner, key=lambda c: _extent(sizes[c]))
-        summed = tuple(c for c in summed if c != last) + (last,)
+        summed = (*(c for c in summed if c != last), last)
     outer = tuple(c for c in memory if c not in (row, column))
     dtype = anchor.result.dtype.compute
     shape = tile_shape(target, dtype, sizes[row] if row else 1, sizes[column] if column else 1)
@@ -243,21 +245,20 @@ class _Product:
             sums = self._block(shape, panel, row, column, {}, b.index(0), b.index(0), b.index(plan.depth))
         else:
             sums = self._blocks(shape, panel, row, column)
-        columns = Columns(column, plan.size(plan.column), plan.shape.vectors, plan.shape.lanes)
         at = [self.at.get(c, Index()) for c in plan.letters[2]]
         position = {c: i for i, c in enumerate(plan.letters[2])}
-        finish_tile(
-            self.evaluator,
-            plan.anchor.result,
-            sums,
-            shape,
-            at=at,
-            row_dimension=position.get(plan.row or ""),
-            row=row,
-            column_dimension=position.get(plan.column or ""),
-            columns=columns,
-            scratch=self._scratch,
+        dimension = None if plan.row is None else position[plan.row]
+
+        def place(r: int | Value) -> tuple[Index, ...]:
+            if dimension is not None:
+                known = self.evaluator.index(row if isinstance(r, int) else b.add(row, r))
+                at[dimension] = known.shifted(r) if isinstance(r, int) else known
+            return tuple(at)
+
+        columns = Columns(
+            position.get(plan.column or ""), column, plan.size(plan.column), plan.shape.vectors, plan.shape.lanes
         )
+        finish_tile(self.evaluator, plan.anchor.result, sums, shape, columns, place, self._scratch)
 
     def _blocks(self, shape: TileShape, panel: Value, row: Value, column: Value) -> list[Value]:
         """The sum over blocks: each begins at zero, and is added to a tile in scratch."""

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from tgc.ir import graph
 from tgc.ir.dims import Dim
 from tgc.kernels.access import Evaluator
-from tgc.kernels.indices import Index
+from tgc.kernels.indices import ZERO, Index
 from tgc.kernels.ir import Buffer, Value
 from tgc.kernels.tile import TileShape, spill
+
+Place: TypeAlias = "tuple[Index, ...]"
 
 # vector operations in one block beyond which the tile is walked by a loop instead of being unrolled
 _LONGEST_BLOCK = 200
@@ -18,12 +21,17 @@ _LONGEST_BLOCK = 200
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """The columns of a tile: from ``first`` on, of ``size`` in all, in ``vectors`` of ``lanes``."""
+    """The columns of a tile: from ``first`` on, of ``size`` in all, in ``vectors`` of ``lanes``.
 
+    They lie along ``dimension`` of the results, after ``offset``; None if nothing does.
+    """
+
+    dimension: int | None
     first: Value
     size: Dim
     vectors: int
     lanes: int
+    offset: Index = ZERO
 
 
 def finish_tile(
@@ -31,60 +39,84 @@ def finish_tile(
     anchor: graph.Value,
     sums: Sequence[Value],
     shape: TileShape,
-    *,
-    at: Sequence[Index],
-    row_dimension: int | None,
-    row: Value,
-    column_dimension: int | None,
     columns: Columns,
+    place: Callable[[int | Value], Place],
     scratch: Callable[[], Buffer],
+    *,
+    complete: Value | None = None,
+    wanted: Callable[[Value], Value] | None = None,
 ) -> None:
     """Stores every result of the region for one tile, the anchor being ``sums``, row by row.
 
-    ``at``: the index of the tile but for its row and column dimensions. ``scratch`` gives a buffer of the tile's size.
+    ``place`` gives the index of a row's first element, ``scratch`` a buffer of the tile's size. Where ``complete`` is
+    given and does not hold, only the rows for which ``wanted`` holds are stored.
     """
     builder = evaluator.builder
-    ops = sum(node.op != "parameter" for node in evaluator.region.nodes()) + len(evaluator.region.results)
-    if ops * len(sums) <= _LONGEST_BLOCK:
-        for r in range(shape.rows):
-            for v in range(shape.vectors):
-                place = _place(
-                    evaluator, at, row_dimension, evaluator.index(row).shifted(r), column_dimension, columns, v
-                )
-                _finish_vector(evaluator, anchor, sums[r * shape.vectors + v], place, columns, v)
+    if complete is not None and wanted is not None:
+        with builder.if_(complete) as branch:
+            _finish_rows(evaluator, anchor, sums, shape, columns, place, scratch)
+        with branch.otherwise():
+            _finish_in_loop(evaluator, anchor, sums, shape, columns, place, scratch, wanted)
         return
+    _finish_rows(evaluator, anchor, sums, shape, columns, place, scratch)
+
+
+def _finish_rows(
+    evaluator: Evaluator,
+    anchor: graph.Value,
+    sums: Sequence[Value],
+    shape: TileShape,
+    columns: Columns,
+    place: Callable[[int | Value], Place],
+    scratch: Callable[[], Buffer],
+) -> None:
+    """All rows: one after the other as long as that is not too much code."""
+    ops = sum(node.op != "parameter" for node in evaluator.region.nodes()) + len(evaluator.region.results)
+    if ops * len(sums) > _LONGEST_BLOCK:
+        _finish_in_loop(evaluator, anchor, sums, shape, columns, place, scratch, None)
+        return
+    for r in range(shape.rows):
+        at = place(r)
+        for v in range(shape.vectors):
+            _finish_vector(evaluator, anchor, sums[r * shape.vectors + v], at, columns, v)
+
+
+def _finish_in_loop(
+    evaluator: Evaluator,
+    anchor: graph.Value,
+    sums: Sequence[Value],
+    shape: TileShape,
+    columns: Columns,
+    place: Callable[[int | Value], Place],
+    scratch: Callable[[], Buffer],
+    wanted: Callable[[Value], Value] | None,
+) -> None:
+    builder = evaluator.builder
     tile = scratch()
     spill(builder, tile, shape, sums)
-    with builder.loop(0, shape.rows, name="finish") as loop:
-        current = evaluator.index(builder.add(row, loop.index))
+
+    def finish_row(row: Value) -> None:
+        at = place(row)
         for v in range(shape.vectors):
-            offset = builder.add(builder.mul(loop.index, shape.width), v * shape.lanes)
-            value = builder.load(tile, offset, shape.lanes)
-            place = _place(evaluator, at, row_dimension, current, column_dimension, columns, v)
-            _finish_vector(evaluator, anchor, value, place, columns, v)
+            offset = builder.add(builder.mul(row, shape.width), v * shape.lanes)
+            _finish_vector(evaluator, anchor, builder.load(tile, offset, shape.lanes), at, columns, v)
 
-
-def _place(
-    evaluator: Evaluator,
-    at: Sequence[Index],
-    row_dimension: int | None,
-    row: Index,
-    column_dimension: int | None,
-    columns: Columns,
-    v: int,
-) -> tuple[Index, ...]:
-    place = list(at)
-    if row_dimension is not None:
-        place[row_dimension] = row
-    if column_dimension is not None:
-        place[column_dimension] = evaluator.index(columns.first, lane=1).shifted(v * columns.lanes)
-    return tuple(place)
+    with builder.loop(0, shape.rows, name="finish") as loop:
+        if wanted is None:
+            finish_row(loop.index)
+        else:
+            with builder.if_(wanted(loop.index)):
+                finish_row(loop.index)
 
 
 def _finish_vector(
-    evaluator: Evaluator, anchor: graph.Value, value: Value, place: tuple[Index, ...], columns: Columns, v: int
+    evaluator: Evaluator, anchor: graph.Value, value: Value, at: Place, columns: Columns, v: int
 ) -> None:
     builder = evaluator.builder
+    place = at
+    if columns.dimension is not None:
+        column = evaluator.index(columns.first, lane=1).shifted(v * columns.lanes).plus(columns.offset)
+        place = (*at[: columns.dimension], column, *at[columns.dimension + 1 :])
     whole = isinstance(columns.size, int) and columns.size % (columns.vectors * columns.lanes) == 0
     count = None if whole else builder.sub(builder.index(columns.size), builder.add(columns.first, v * columns.lanes))
     rounded = builder.convert(value, anchor.dtype)

@@ -1,0 +1,359 @@
+"""The schedule of convolutions and of their input gradients: register tiles over patches of the source.
+
+Output channels lie in the lanes, neighbouring positions of the result are the rows of a tile, and the sum runs over
+the taps and input channels. The source is not unfolded: one iteration copies the patch that its block of positions
+covers to scratch, with its border of zeros, and the tiles read it in place. The filter is packed by a first stage
+into panels [group, panel, tap, input channel, lane]. Where groups have a single channel (depthwise) there is nothing
+to broadcast: channels lie in the lanes of the source too.
+
+The order of the sum: taps by increasing place in the source, outermost dimension first, input channels innermost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import prod
+
+from tgc.ir.dims import Dim, evaluate
+from tgc.ir.graph import Graph
+from tgc.ir.kinds import OpKind
+from tgc.ir.opdef import OpTable
+from tgc.kernels import filter_gradient
+from tgc.kernels.access import Evaluator
+from tgc.kernels.builder import KernelBuilder
+from tgc.kernels.convolution_plan import Plan, plan_convolution
+from tgc.kernels.epilogue import Columns, finish_tile
+from tgc.kernels.grid import ceil_divide, unflattened
+from tgc.kernels.indices import ZERO, Index
+from tgc.kernels.ir import Buffer, Value
+from tgc.kernels.lowering import Lowering, Stage
+from tgc.kernels.patches import Patch
+from tgc.kernels.sliding import looked_up
+from tgc.kernels.tile import accumulate, add_products, product_sum, zeros
+from tgc.target import Target
+
+# products that are written out one after the other rather than in loops
+_UNROLLED = 300
+
+
+def lower(region: Graph, *, name: str, target: Target, table: OpTable) -> Lowering:
+    """The kernels of a convolution, or of one of its gradients, with its epilogue."""
+    anchor = next(n for n in region.nodes() if table[n.op].kind is OpKind.CONVOLUTION)
+    if anchor.op == "convolution_filter_gradient":
+        return filter_gradient.lower(region, anchor, name=name, target=target, table=table)
+    plan = plan_convolution(anchor, target)
+    return Lowering(
+        (_packing(plan, region, f"{name}_pack", table), _Product(plan, region, name, table).stage()),
+        {"t0": plan.packed},
+    )
+
+
+def _packing(plan: Plan, region: Graph, name: str, table: OpTable) -> Stage:
+    """Panels of the filter: one iteration packs all input channels of a tap of a panel."""
+    b = KernelBuilder(name, count=plan.panels * (plan.groups * plan.taps))
+    evaluator = Evaluator(b, region, table)
+    packed = b.buffer("t0", plan.dtype, plan.packed.size, "write")
+    group, panel, *positions = unflattened(
+        b, b.iteration, [plan.groups, plan.panels, *(len(axis.order) for axis in plan.axes)]
+    )
+    taps = [evaluator.index(looked_up(b, p, axis.order)) for p, axis in zip(positions, plan.axes, strict=True)]
+    filter_ = evaluator.parameter(plan.filter)
+    type_ = region.parameters[plan.filter].type
+    start = b.mul(b.iteration, b.index(plan.inputs * plan.shape.width))
+    lanes = plan.shape.lanes
+    with b.loop(0, plan.inputs, name="channel") as loop:
+        for v in range(plan.shape.vectors):
+            column = b.add(b.mul(panel, plan.shape.width), v * lanes)
+            wide = evaluator.index(column, lane=1)
+            single = evaluator.index(loop.index)
+            if plan.transposed:
+                first, second = evaluator.index(group).scaled(plan.inputs).plus(single), wide
+            else:
+                first, second = evaluator.index(group).scaled(plan.outputs).plus(wide), single
+            if plan.depthwise:
+                first, second = wide, ZERO
+            point = evaluator.point(lanes, b.sub(b.index(plan.outputs), column))
+            value = point.load(filter_, evaluator.address(type_, (first, second, *taps), lanes))
+            offset = b.add(b.add(start, b.mul(loop.index, plan.shape.width)), v * lanes)
+            b.store(packed, offset, b.convert(b.splat(value, lanes), plan.dtype))
+    return Stage(b.finish(), 20 + plan.inputs * (10 * plan.shape.vectors))
+
+
+class _Product:
+    """The kernel that multiplies: an iteration makes a block of positions of one image for some panels of channels."""
+
+    def __init__(self, plan: Plan, region: Graph, name: str, table: OpTable) -> None:
+        self.plan = plan
+        self.blocks = [ceil_divide(axis.positions, size) for axis, size in zip(plan.axes, plan.block, strict=True)]
+        self.sizes = [
+            plan.groups,
+            region.parameters[plan.source].type.shape[0],
+            *self.blocks,
+            ceil_divide(plan.panels, plan.panels_per_item),
+        ]
+        count: Dim = 1
+        for size in self.sizes:
+            count = count * size
+        self.builder = KernelBuilder(name, count=count)
+        self.evaluator = Evaluator(self.builder, region, table)
+        self.packed = self.builder.buffer("t0", plan.dtype, plan.packed.size, "read")
+        extents = [axis.extent(size) for axis, size in zip(plan.axes, plan.block, strict=True)]
+        channels = plan.shape.width if plan.depthwise else plan.inputs
+        self.patch = Patch.declare(self.evaluator, "patch", extents, channels, plan.dtype, plan.shape.lanes)
+        self._tile_buffer: Buffer | None = None
+
+    def stage(self) -> Stage:
+        b, plan = self.builder, self.plan
+        group, image, *blocks, item = unflattened(b, b.iteration, self.sizes)
+        starts = [b.mul(block, size) for block, size in zip(blocks, plan.block, strict=True)]
+        origins = [b.add(b.mul(s, axis.in_step), axis.low) for s, axis in zip(starts, plan.axes, strict=True)]
+        first = b.mul(item, plan.panels_per_item)
+        if plan.depthwise:
+            column = b.mul(first, plan.shape.width)
+            have = b.minimum(b.sub(b.index(plan.outputs), column), plan.shape.width)
+            known = isinstance(plan.outputs, int) and plan.outputs % plan.shape.width == 0
+            self.patch.fill(
+                self.evaluator,
+                plan.source,
+                image,
+                self.evaluator.index(column),
+                origins,
+                have=None if known else have,
+            )
+        else:
+            channel = self.evaluator.index(group).scaled(plan.inputs)
+            self.patch.fill(self.evaluator, plan.source, image, channel, origins)
+        last = b.minimum(b.add(first, plan.panels_per_item), b.index(plan.panels))
+        if plan.panels_per_item == 1:
+            self._panel(group, image, starts, first)
+        else:
+            with b.loop(first, last, name="panel") as loop:
+                self._panel(group, image, starts, loop.index)
+        positions = prod(plan.block) * plan.panels_per_item * plan.shape.width
+        flops = plan.inputs * (2 * positions * plan.taps)
+        return Stage(b.finish(), 50 + flops // 60)
+
+    def _panel(self, group: Value, image: Value, starts: list[Value], panel: Value) -> None:
+        b, plan = self.builder, self.plan
+        number = b.add(b.mul(group, b.index(plan.panels)), panel)
+        column = b.mul(panel, plan.shape.width)
+        at = _Panel(group, image, tuple(starts), column, b.mul(number, b.index(plan.panel_size)))
+        if plan.phases == 1:
+            self._phase(at, [b.index(0)] * len(plan.axes))
+            return
+        with b.loop(0, plan.phases, name="phase") as loop:
+            self._phase(at, unflattened(b, loop.index, [len(axis.phases) for axis in plan.axes]))
+
+    def _phase(self, at: _Panel, phases: list[Value]) -> None:
+        """All tiles of a block for one phase."""
+        b, plan = self.builder, self.plan
+        limits = []
+        for axis, phase, start, size in zip(plan.axes, phases, at.starts, plan.block, strict=True):
+            end = b.floor_divide(b.add(b.sub(b.index(axis.result), phase), axis.out_step - 1), axis.out_step)
+            limits.append(b.minimum(b.sub(end, start), size))
+        steps = [*(1 for _ in plan.axes[:-2]), *plan.pattern][-len(plan.axes) :]
+        self._tiles(at, phases, limits, steps, [])
+
+    def _tiles(
+        self, at: _Panel, phases: list[Value], limits: list[Value], steps: list[int], places: list[Value]
+    ) -> None:
+        if len(places) == len(limits):
+            self._tile(at, phases, limits, places)
+            return
+        d = len(places)
+        with self.builder.loop(0, limits[d], steps[d], name=f"position{d}") as loop:
+            self._tiles(at, phases, limits, steps, [*places, loop.index])
+
+    def _tile(self, at: _Panel, phases: list[Value], limits: list[Value], places: list[Value]) -> None:
+        b, plan, evaluator = self.builder, self.plan, self.evaluator
+        sums = self._sums(at, phases, places)
+        height, width = plan.pattern
+        positions = [
+            evaluator.index(b.add(start, p)).scaled(axis.out_step).plus(evaluator.index(phase))
+            for start, p, axis, phase in zip(at.starts, places, plan.axes, phases, strict=True)
+        ]
+
+        def row_and_column(r: int | Value) -> tuple[int | Value, int | Value]:
+            if isinstance(r, int):
+                return r // width, r % width
+            return (0, r) if height == 1 else (b.floor_divide(r, width), b.modulo(r, width))
+
+        def moved(index: Index, by: int | Value, step: int) -> Index:
+            if isinstance(by, int):
+                return index.shifted(by * step)
+            return index.plus(evaluator.index(by).scaled(step))
+
+        def place(r: int | Value) -> tuple[Index, ...]:
+            i, j = row_and_column(r)
+            spatial = list(positions)
+            spatial[-1] = moved(spatial[-1], j, plan.axes[-1].out_step)
+            if len(spatial) > 1:
+                spatial[-2] = moved(spatial[-2], i, plan.axes[-2].out_step)
+            return (evaluator.index(at.image), ZERO, *spatial)
+
+        def wanted(r: Value) -> Value:
+            i, j = row_and_column(r)
+            inside = b.compare("lt", b.add(places[-1], j), limits[-1])
+            if height == 1:
+                return inside
+            return b.bit_and(inside, b.compare("lt", b.add(places[-2], i), limits[-2]))
+
+        columns = Columns(
+            1,
+            at.column,
+            plan.outputs,
+            plan.shape.vectors,
+            plan.shape.lanes,
+            evaluator.index(at.group).scaled(plan.outputs),
+        )
+        complete = None
+        if not self._always_complete():
+            complete = b.compare("le", b.add(places[-1], width), limits[-1])
+            if height > 1:
+                complete = b.bit_and(complete, b.compare("le", b.add(places[-2], height), limits[-2]))
+        finish_tile(
+            evaluator,
+            plan.anchor.result,
+            sums,
+            plan.shape,
+            columns,
+            place,
+            self._scratch,
+            complete=complete,
+            wanted=wanted,
+        )
+
+    def _always_complete(self) -> bool:
+        """Whether no tile reaches beyond the result."""
+        sizes = [axis.result for axis in self.plan.axes][-2:]
+        steps = [axis.out_step for axis in self.plan.axes][-2:]
+        pattern = self.plan.pattern[-len(sizes) :]
+        return all(
+            isinstance(size, int) and size % (step * tile) == 0
+            for size, step, tile in zip(sizes, steps, pattern, strict=True)
+        )
+
+    def _scratch(self) -> Buffer:
+        if self._tile_buffer is None:
+            shape = self.plan.shape
+            self._tile_buffer = self.builder.scratch("tile", self.plan.dtype, shape.rows * shape.width)
+        return self._tile_buffer
+
+    # -- the sum -------------------------------------------------------------------------------------------------
+
+    def _sums(self, at: _Panel, phases: list[Value], places: list[Value]) -> tuple[Value, ...]:
+        """The sums of one tile over all taps of a phase and all input channels."""
+        b, plan = self.builder, self.plan
+        strides = self.patch.strides()
+        base = b.index(0)
+        ranges = []
+        for axis, phase, p, stride in zip(plan.axes, phases, places, strides, strict=True):
+            first = looked_up(b, phase, [f.first - axis.low for f in axis.phases])
+            base = b.add(base, b.mul(b.add(b.mul(p, axis.in_step), first), b.index(stride)))
+            start = looked_up(b, phase, [f.start for f in axis.phases])
+            ranges.append((start, looked_up(b, phase, [f.count for f in axis.phases])))
+        products = plan.shape.rows * plan.shape.vectors * plan.taps
+        if isinstance(plan.inputs, int) and plan.phases == 1 and products * plan.inputs <= _UNROLLED:
+            return self._written_out(at, base)
+        return self._over_taps(ranges, base, at.packed, zeros(b, plan.shape, plan.dtype))
+
+    def _over_taps(
+        self, ranges: list[tuple[Value, Value]], source: Value, packed: Value, sums: Sequence[Value]
+    ) -> tuple[Value, ...]:
+        b, plan = self.builder, self.plan
+        d = len(plan.axes) - len(ranges)
+        axis = plan.axes[d]
+        step = b.index(self.patch.strides()[d] * axis.tap_step)
+        inner = plan.inputs * (prod(len(other.order) for other in plan.axes[d + 1 :]) * plan.shape.width)
+        (start, count), *rest = ranges
+        packed = b.add(packed, b.mul(start, b.index(inner)))
+        # taps that follow each other in the patch are one sum with their channels
+        if not rest and not plan.depthwise and axis.tap_step == 1:
+            return self._over_channels(source, packed, b.mul(count, b.index(plan.inputs)), sums)
+        with b.loop(0, count, carried=list(sums), name=f"tap{d}") as loop:
+            here = b.add(source, b.mul(loop.index, step))
+            there = b.add(packed, b.mul(loop.index, b.index(inner)))
+            if rest:
+                found = self._over_taps(rest, here, there, loop.carried)
+            else:
+                found = self._over_channels(here, there, b.index(plan.inputs), loop.carried)
+            loop.yield_(*found)
+        return tuple(loop.results)
+
+    def _over_channels(self, source: Value, packed: Value, size: Value, sums: Sequence[Value]) -> tuple[Value, ...]:
+        read_row, read_vectors = self._readers(source, packed)
+        if self.plan.depthwise:
+            return tuple(self._channelwise(source, packed, sums))
+        return accumulate(self.builder, self.plan.shape, size, sums, read_row, read_vectors)
+
+    def _readers(
+        self, source: Value, packed: Value
+    ) -> tuple[Callable[[int, Value], Value], Callable[[Value], Sequence[Value]]]:
+        b, plan = self.builder, self.plan
+        shape = plan.shape
+
+        def read_row(r: int, k: Value) -> Value:
+            return b.load(self.patch.buffer, self._row(b.add(source, k), r))
+
+        def read_vectors(k: Value) -> Sequence[Value]:
+            start = b.add(packed, b.mul(k, shape.width))
+            return [b.load(self.packed, b.add(start, v * shape.lanes), shape.lanes) for v in range(shape.vectors)]
+
+        return read_row, read_vectors
+
+    def _row(self, base: Value, r: int) -> Value:
+        """Where row ``r`` of a tile lies in the patch, ``base`` being the place of row 0."""
+        plan, b = self.plan, self.builder
+        strides = self.patch.strides()
+        width = plan.pattern[1]
+        offset = strides[-1] * (r % width * plan.axes[-1].in_step)
+        if len(strides) > 1:
+            offset = offset + strides[-2] * (r // width * plan.axes[-2].in_step)
+        return b.add(base, offset)
+
+    def _channelwise(self, source: Value, packed: Value, sums: Sequence[Value]) -> list[Value]:
+        """One tap of a depthwise tile: both operands are vectors."""
+        b, shape = self.builder, self.plan.shape
+        found = list(sums)
+        for v in range(shape.vectors):
+            weight = b.load(self.packed, b.add(packed, v * shape.lanes), shape.lanes)
+            for r in range(shape.rows):
+                value = b.load(self.patch.buffer, b.add(self._row(source, r), v * shape.lanes), shape.lanes)
+                at = r * shape.vectors + v
+                found[at] = product_sum(b, value, weight, found[at])
+        return found
+
+    def _written_out(self, at: _Panel, base: Value) -> tuple[Value, ...]:
+        """A short sum without loops."""
+        b, plan = self.builder, self.plan
+        sums: Sequence[Value] = zeros(b, plan.shape, plan.dtype)
+        strides = self.patch.strides()
+        channels = evaluate(plan.inputs, {})
+        sizes = [len(axis.order) for axis in plan.axes]
+        for tap in range(plan.taps):
+            offset: Dim = 0
+            rest = tap
+            for axis, stride, size in reversed(list(zip(plan.axes, strides, sizes, strict=True))):
+                offset = offset + stride * (rest % size * axis.tap_step)
+                rest //= size
+            source = b.add(base, offset)
+            packed = b.add(at.packed, tap * channels * plan.shape.width)
+            if plan.depthwise:
+                sums = self._channelwise(source, packed, sums)
+                continue
+            read_row, read_vectors = self._readers(source, packed)
+            for k in range(channels):
+                sums = add_products(b, plan.shape, b.index(k), sums, read_row, read_vectors)
+        return tuple(sums)
+
+
+@dataclass(frozen=True, slots=True)
+class _Panel:
+    """What the tiles of one panel share: where its columns begin, and where it lies among the packed ones."""
+
+    group: Value
+    image: Value
+    starts: tuple[Value, ...]
+    column: Value
+    packed: Value

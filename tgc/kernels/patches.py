@@ -1,0 +1,172 @@
+"""Patches: the part of an image that a block of windows covers, copied to a thread's scratch with its border of zeros.
+
+A patch is channels-last and contiguous whatever the layout of the image is, so that register tiles read it at constant
+distances and never test for a border.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tgc.dtypes import DType, bool_
+from tgc.ir.dims import Dim, product
+from tgc.ir.types import TensorType
+from tgc.kernels.access import Evaluator, Point
+from tgc.kernels.grid import unflattened
+from tgc.kernels.indices import Index
+from tgc.kernels.ir import Buffer, Value
+from tgc.kernels.vector_loop import vector_loop
+
+
+@dataclass(frozen=True)
+class Patch:
+    """``extents`` elements of each spatial dimension by ``channels``, in ``buffer``, of ``dtype``."""
+
+    buffer: Buffer
+    extents: tuple[int, ...]
+    channels: Dim
+    dtype: DType
+    lanes: int
+
+    @staticmethod
+    def declare(
+        evaluator: Evaluator, name: str, extents: Sequence[int], channels: Dim, dtype: DType, lanes: int
+    ) -> Patch:
+        """A patch in scratch, with room for whole vectors to be stored at its end."""
+        size = product(extents) * channels + lanes
+        return Patch(evaluator.builder.scratch(name, dtype, size), tuple(extents), channels, dtype, lanes)
+
+    def strides(self) -> list[Dim]:
+        """Elements between neighbours of each spatial dimension."""
+        return [product(self.extents[d + 1 :]) * self.channels for d in range(len(self.extents))]
+
+    def fill(
+        self,
+        evaluator: Evaluator,
+        parameter: int,
+        image: Value,
+        channel: Index,
+        origins: Sequence[Value],
+        *,
+        have: Dim | Value | None = None,
+    ) -> None:
+        """Copies from image number ``image``, from channel ``channel`` on, what lies at ``origins`` and on.
+
+        ``have``: how many of the channels are there, if not all of them; the others are arbitrary.
+        """
+        _Filling(self, evaluator, parameter, image, channel, origins, have).run()
+
+
+class _Filling:
+    def __init__(
+        self,
+        patch: Patch,
+        evaluator: Evaluator,
+        parameter: int,
+        image: Value,
+        channel: Index,
+        origins: Sequence[Value],
+        have: Dim | Value | None,
+    ) -> None:
+        self.patch = patch
+        self.evaluator = evaluator
+        self.builder = evaluator.builder
+        self.buffer = evaluator.parameter(parameter)
+        self.type: TensorType = evaluator.region.parameters[parameter].type
+        self.image = evaluator.index(image)
+        self.channel = channel
+        self.origins = list(origins)
+        self.have = have
+
+    def run(self) -> None:
+        b, patch = self.builder, self.patch
+        rows = patch.extents[:-1]
+        columns = patch.extents[-1]
+        size = b.index(self.type.shape[-1])
+        origin = self.origins[-1]
+        # the columns that lie inside of the image
+        low = b.minimum(b.maximum(b.sub(b.index(0), origin), 0), columns)
+        high = b.maximum(b.minimum(b.sub(size, origin), columns), low)
+        with b.loop(0, product(rows), name="row") as loop:
+            locals_ = unflattened(b, loop.index, rows) if rows else []
+            places = [b.add(o, p) for o, p in zip(self.origins, locals_, strict=False)]
+            base = b.mul(loop.index, b.index(columns * patch.channels))
+            inside = b.constant(True, bool_)
+            for place, extent in zip(places, self.type.shape[2:-1], strict=True):
+                inside = b.bit_and(inside, b.compare("ge", place, 0))
+                inside = b.bit_and(inside, b.compare("lt", place, b.index(extent)))
+            first = b.select(inside, low, b.index(columns))
+            last = b.select(inside, high, b.index(columns))
+            self._zero(base, b.index(0), first)
+            self._copy(base, [self.evaluator.index(p) for p in places], first, last)
+            self._zero(base, last, b.index(columns))
+
+    def _zero(self, base: Value, low: Value, high: Value) -> None:
+        """Zeros from one column to another, and up to a vector beyond: what follows is written later."""
+        b, patch = self.builder, self.patch
+        pitch = b.index(patch.channels)
+        end = b.add(base, b.mul(high, pitch))
+        with b.loop(b.add(base, b.mul(low, pitch)), end, patch.lanes, name="zero") as loop:
+            b.store(patch.buffer, loop.index, b.constant(0, patch.dtype, patch.lanes))
+
+    def _copy(self, base: Value, rows: list[Index], low: Value, high: Value) -> None:
+        strides = self.type.strides
+        tiled = self.type.layout is not None and bool(self.type.layout.tiles)
+        dense = self.have is None and strides[1] == 1 and strides[-1] == self.patch.channels and not tiled
+        if dense:
+            self._run(base, rows, low, high)
+        elif strides[1] == 1:
+            self._pixels(base, rows, low, high)
+        else:
+            self._planes(base, rows, low, high)
+
+    def _at(self, rows: list[Index], column: Index, channel: Index) -> tuple[Index, ...]:
+        column = column.plus(self.evaluator.index(self.origins[-1]))
+        return (self.image, self.channel.plus(channel), *rows, column)
+
+    def _load(self, point: Point, at: tuple[Index, ...]) -> Value:
+        b, patch = self.builder, self.patch
+        value = point.load(self.buffer, self.evaluator.address(self.type, at, point.lanes))
+        return b.convert(b.splat(value, point.lanes), patch.dtype)
+
+    def _run(self, base: Value, rows: list[Index], low: Value, high: Value) -> None:
+        """All columns at once: they follow each other in the image as they do in the patch."""
+        b, patch, evaluator = self.builder, self.patch, self.evaluator
+        pitch = b.index(patch.channels)
+        start = self._at(rows, evaluator.index(low), Index())
+        source = evaluator.scalar(evaluator.address(self.type, start, 1))
+        target = b.add(base, b.mul(low, pitch))
+
+        def body(v: Value, count: Value | None) -> None:
+            value = b.load(self.buffer, b.add(source, v), patch.lanes, count=count)
+            b.store(patch.buffer, b.add(target, v), b.convert(value, patch.dtype))
+
+        vector_loop(b, 0, b.mul(b.sub(high, low), pitch), patch.lanes, body)
+
+    def _pixels(self, base: Value, rows: list[Index], low: Value, high: Value) -> None:
+        """Column by column, vectors along the channels; what lies beyond them is overwritten by the next column."""
+        b, patch, evaluator = self.builder, self.patch, self.evaluator
+        with b.loop(low, high, name="column") as loop:
+            target = b.add(base, b.mul(loop.index, b.index(patch.channels)))
+
+            def body(v: Value, count: Value | None) -> None:
+                point = evaluator.point(patch.lanes, count)
+                at = self._at(rows, evaluator.index(loop.index), evaluator.index(v, lane=1))
+                b.store(patch.buffer, b.add(target, v), self._load(point, at))
+
+            vector_loop(b, 0, patch.channels if self.have is None else self.have, patch.lanes, body)
+
+    def _planes(self, base: Value, rows: list[Index], low: Value, high: Value) -> None:
+        """Channel by channel, vectors along the columns."""
+        b, patch, evaluator = self.builder, self.patch, self.evaluator
+        with b.loop(0, patch.channels if self.have is None else self.have, name="channel") as loop:
+
+            def body(v: Value, count: Value | None) -> None:
+                point = evaluator.point(patch.lanes, count)
+                at = self._at(rows, evaluator.index(v, lane=1), evaluator.index(loop.index))
+                offset = b.add(b.add(base, b.mul(v, b.index(patch.channels))), loop.index)
+                place = evaluator.index(offset).plus(Index(lane=patch.channels))
+                point.store(patch.buffer, place, self._load(point, at))
+
+            vector_loop(b, low, high, patch.lanes, body)
