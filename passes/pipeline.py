@@ -19,6 +19,7 @@ from passes.fusion import Fusion
 from passes.instruments import Instrument, Step
 from passes.layout import LayoutChoice
 from passes.memory_plan import MemoryPlan
+from passes.rematerialization import Rematerialization
 from passes.scan_hoist import ScanHoist
 from tgc.errors import CompilerBug, TgcError, UserError
 from tgc.ir.graph import Module
@@ -32,6 +33,7 @@ _ALL: tuple[type[Pass], ...] = (
     CommonSubexpressions,
     DeadCode,
     Decompose,
+    Rematerialization,
     Fusion,
     LayoutChoice,
     MemoryPlan,
