@@ -86,18 +86,21 @@ def exponential_not_positive(x: Term) -> Term:
     return scale_twice(polynomial(r, _coefficients(x, _EXP_SINGLE, _EXP_DOUBLE)), k)
 
 
+def _exponential_minus_one_reduced(r: Term) -> Term:
+    """e^r - 1 for |r| <= ln 2 / 2, with an error relative to e^r."""
+    return (r * r).multiply_add(polynomial(r, _coefficients(r, _EXP_SINGLE, _EXP_DOUBLE)[2:]), r)
+
+
 def exponential_in_parts(x: Term, rest: Term | None = None) -> tuple[Term, Term]:
     """(t, k) with e^(x + rest) = 2^n (1 + t) for x <= 0 and a rest far below 1; t keeps what 1 + t would round away."""
     r, k = split_exponent(x.at_least(x.pick(-104.0, -746.0)), 2 * x.format.bias)
-    if rest is not None:
-        r = r + rest
-    return (r * r).multiply_add(polynomial(r, _coefficients(x, _EXP_SINGLE, _EXP_DOUBLE)[2:]), r), k
+    return _exponential_minus_one_reduced(r if rest is None else r + rest), k
 
 
-def exponential_of_normal(x: Term) -> Term:
-    """e^x for x between -87 and 87 (f32) or -708 and 708 (f64): the results are normal numbers."""
+def exponential_of_normal_in_parts(x: Term) -> tuple[Term, Term]:
+    """(t, 2^n) with e^x = 2^n (1 + t), for x between -87 and 87 (f32) or -708 and 708 (f64)."""
     r, k = split_exponent(x, x.format.bias)
-    return polynomial(r, _coefficients(x, _EXP_SINGLE, _EXP_DOUBLE)) * power_of_two(k, x)
+    return _exponential_minus_one_reduced(r), power_of_two(k, x)
 
 
 def exponential(x: Term) -> Term:
@@ -144,9 +147,8 @@ def hyperbolic_tangent(x: Term) -> Term:
     """tanh x = 1 - 2 / (e^2|x| + 1), and an odd polynomial near 0."""
     magnitude = x.abs()
     limited = magnitude.at_most(x.pick(10.0, 20.0))
-    r, k = split_exponent(limited + limited, x.format.bias)
-    p = polynomial(r, _coefficients(x, _EXP_SINGLE, _EXP_DOUBLE))
-    far = 1.0 - 2.0 / p.multiply_add(power_of_two(k, x), 1.0)
+    t, scale = exponential_of_normal_in_parts(limited + limited)
+    far = 1.0 - 2.0 / scale.multiply_add(t, scale + 1.0)
     near = _odd(magnitude, _coefficients(x, _TANH_SINGLE, _TANH_DOUBLE))
     return where(magnitude < 0.6, near, far).with_sign(x)
 
