@@ -72,6 +72,7 @@ class Group:
 
 
 def squeezed(shape: Shape) -> Shape:
+    """The shape without its dimensions of size 1."""
     return tuple(d for d in shape if d != 1)
 
 
@@ -93,6 +94,7 @@ def is_free(node: Node, free: Collection[Node]) -> bool:
 
 
 def weight(node: Node) -> int:
+    """Vector instructions that one element of ``node`` takes, roughly."""
     return WEIGHTS.get(node.op, 1)
 
 
@@ -116,6 +118,7 @@ def fusion_kind(node: Node, table: OpTable) -> FusionKind | None:
 
 
 def new_group(node: Node, kind: FusionKind, bit: int) -> Group:
+    """A group of one node; ``bit`` is its own in the masks of ancestors."""
     reduces = kind is FusionKind.REDUCTION
     full = node.operands[0].shape if reduces else node.types[0].shape
     axes: tuple[int, ...] = ()

@@ -54,6 +54,7 @@ def value_bytes(type: TensorType) -> Dim:
 
 
 def aligned(size: Dim) -> Dim:
+    """The size, rounded up to the alignment of places."""
     return (size + (ALIGNMENT - 1)) // ALIGNMENT * ALIGNMENT
 
 

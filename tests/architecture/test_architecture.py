@@ -40,8 +40,13 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         *("tgc.backend.threads", "tgc.backend.entry", "tgc.backend.call", "tgc.backend.library"),
         *("tgc.backend.header", "tgc.backend.link", "tgc.backend"),
     ),
-    ("tgc.lowering", "tgc.cache", "tgc.executable", "tgc.compiler", "tgc.artifacts"),
-    ("tgc.frontend.tensor", "tgc.frontend.*", "tgc.frontend.jit", "tgc.frontend.transforms", "tgc.frontend"),
+    ("tgc.signature", "tgc.programs", "tgc.cache", "tgc.executable", "tgc.compiler", "tgc.artifacts"),
+    (
+        *("tgc.frontend.tree", "tgc.frontend.trace", "tgc.frontend.base", "tgc.frontend.arithmetic"),
+        *("tgc.frontend.*", "tgc.frontend.tensor", "tgc.frontend.random", "tgc.frontend.functions.*"),
+        *("tgc.frontend.functions", "tgc.frontend.control", "tgc.frontend.transforms"),
+        *("tgc.frontend.jit", "tgc.frontend.export", "tgc.frontend"),
+    ),
     (
         *("tgc.data.*", "tgc.data", "tgc.nn.*", "tgc.nn", "tgc.optim.*", "tgc.optim", "tgc.train"),
         *("tgc.onnx.*", "tgc.onnx", "tgc.inspect.*", "tgc.inspect"),

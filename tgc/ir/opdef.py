@@ -124,7 +124,7 @@ class AttributeSpec:
 class OpDef:
     """An operation, whole.
 
-    ``operands``: how many, or None for any number. ``infer`` raises ShapeError or DTypeError. ``evaluate`` is the meaning
+    ``operands``: how many, or None for any. ``infer`` raises ShapeError or DTypeError. ``evaluate`` is the meaning
     on NumPy arrays: floats of 32 bits and fewer arrive in f64 and are rounded once by the interpreter, everything else
     exactly as typed. Exactly one of ``scalar`` (MAP) and ``body`` (COMPOSITE) is given for those kinds. ``ulp``: bound
     on the error of the compiled op in units in the last place of the result, beyond the propagated error of its

@@ -71,7 +71,7 @@ class Module:
             trace.touched[id(self)] = self
         return self.forward(*args, **kwargs)
 
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
+    def forward(self, *args: Any) -> Any:
         """What the module computes."""
         raise UserError(f"{type(self).__name__} has no forward()", hint="define forward(self, x) in the class")
 
