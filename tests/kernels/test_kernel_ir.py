@@ -140,6 +140,7 @@ MISUSES: dict[str, Callable[[KernelBuilder, Buffer, Value], object]] = {
     "which is for reading": lambda b, x, v: b.store(x, 0, v),
     "there is no predicate 'ult'": lambda b, x, v: b.compare("ult", v, v),
     "is no condition": lambda b, x, v: b.if_(v),
+    "power of two of lanes, not 3": lambda b, x, v: b.load(x, 0, 3),
     "1.5 is no i32": lambda b, x, v: b.constant(1.5, i32),
     "nan is no i32": lambda b, x, v: b.constant(float("nan"), i32),
     "lane 8 of": lambda b, x, v: b.extract(v, 8),
@@ -218,6 +219,10 @@ def _twice(kernel: Kernel, inner: Block) -> None:
     inner.operations.append(inner.operations[0])
 
 
+def _odd(kernel: Kernel, inner: Block) -> None:
+    inner.operations[2].results[0].lanes = 3
+
+
 def _too_few(kernel: Kernel, inner: Block) -> None:
     inner.operations[-1].operands = inner.operations[-1].operands[:2]
 
@@ -238,6 +243,7 @@ def _prelude(kernel: Kernel, inner: Block) -> None:
         (_foreign, "is no buffer of kernel"),
         (_written, "is for write only"),
         (_twice, "is defined once"),
+        (_odd, "a power of two"),
         (_too_few, "it has 3 operands"),
         (_prelude, "the prelude holds values"),
     ],

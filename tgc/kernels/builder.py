@@ -235,8 +235,6 @@ class KernelBuilder(MemoryBuilder):
         self, condition: Value, compute: Callable[[], tuple[Value, ...]], otherwise: tuple[Value, ...]
     ) -> tuple[Value, ...]:
         """``compute()`` where the condition holds, else ``otherwise``; skipped if it holds in no lane."""
-        if condition.lanes & (condition.lanes - 1):  # which no reduction takes
-            return tuple(self.select(condition, a, b) for a, b in zip(compute(), otherwise, strict=True))
         with self.if_(self.reduce("bit_or", condition)) as branch:
             computed = compute()
             chosen = [self.select(condition, a, b) for a, b in zip(computed, otherwise, strict=True)]

@@ -91,6 +91,9 @@ class ScopedBuilder:
     # -- values ----------------------------------------------------------------------------------------------------
 
     def _new(self, dtype: DType, lanes: int, operation: Operation | None = None) -> Value:
+        # LLVM fails on some operations of other vectors, and they are no faster
+        if lanes < 1 or lanes & (lanes - 1):
+            raise fault(f"a vector has a power of two of lanes, not {lanes}")
         self._numbers += 1
         return Value(dtype, lanes, self._numbers - 1, operation)
 

@@ -80,6 +80,8 @@ def check_block(kernel: Kernel, block: Block, visible: set[int]) -> None:
         for result in operation.results:
             if result.number in visible:
                 raise _error("a value is defined once", operation)
+            if result.lanes < 1 or result.lanes & (result.lanes - 1):
+                raise _error("the number of lanes is a power of two", operation)
             visible.add(result.number)
 
 
