@@ -47,7 +47,7 @@ def create_machine(target: Target) -> llvm.TargetMachine:
         opt=1,
         reloc="pic",
         codemodel="small",
-        abiname="lp64d" if target.triple.startswith("riscv64") else "",
+        abiname="lp64d" if target.triple.startswith("riscv64") and "+d" in target.features.split(",") else "",
     )
 
 

@@ -29,7 +29,8 @@ def compile_modules(
     >>> len(images)
     2
     """
-    workers = min(threads or len(os.sched_getaffinity(0)), len(texts))
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    workers = min(threads or allowed, len(texts))
     if workers > 1:
         with ThreadPoolExecutor(workers) as pool:
             images = tuple(pool.map(lambda text: _object(text, target), texts))
