@@ -18,6 +18,7 @@ from tgc.kernels.builder import KernelBuilder
 from tgc.kernels.ir import Kernel
 from tgc.kernels.numpy_scalar import NumpyScalarBuilder
 from tgc.kernels.vector_math import MATH, ULP
+from tgc.ops import OPS
 from tgc.target import AVX2, NEON, SSE2, WASM, Target
 
 Array = NDArray[Any]
@@ -257,5 +258,6 @@ def test_every_target_compiles_them_without_library_calls(target: Target) -> Non
             assert compile_module(emit_module(module, target, False), target)
 
 
-def test_every_function_has_a_bound() -> None:
+def test_every_function_has_a_bound_that_its_operation_allows_for() -> None:
     assert MATH.keys() == ULP.keys()
+    assert not {n for n, op in OPS.items() if op.error is None and op.ulp < ULP.get(n, 0.0)}

@@ -162,7 +162,9 @@ OPS_ELEMENTWISE_MATH: tuple[OpDef, ...] = (
     _function("atanh", "Inverse hyperbolic tangent.", np.arctanh, _over(_below_one), domain=_UNIT),
     _function("erf", "2/√π · ∫₀ˣ e^(-t²) dt", _erf, _gaussian(2.0 / math.sqrt(math.pi)), domain=(-4.0, 4.0), ulp=1.0),
     _function(
-        "erfc", "1 - erf(x), accurate for large x", _erfc, _gaussian(-2.0 / math.sqrt(math.pi)), domain=(-4.0, 4.0)
+        *("erfc", "1 - erf(x), accurate for large x", _erfc, _gaussian(-2.0 / math.sqrt(math.pi))),
+        domain=(-4.0, 4.0),
+        ulp=3.5,
     ),
     map_op(
         *("sigmoid", "1 / (1 + e^-x)", _sigmoid, lambda s, x: s.math("sigmoid", x)),
