@@ -304,10 +304,14 @@ class Point:
             start = self.evaluator.scalar(offset.shifted(1 - lanes))
             loaded = b.load(buffer, start, lanes)
             return b.shuffle(loaded, loaded, tuple(range(lanes - 1, -1, -1)))
-        if free and not offset.vectors and offset.lane == 2:
+        if guard.vector is None and not offset.vectors and offset.lane == 2:
             # the second load begins at the first one's last element: not one beyond those that are wanted is read
             start = self.evaluator.scalar(offset)
-            low, high = b.load(buffer, start, lanes), b.load(buffer, b.add(start, lanes - 1), lanes)
+            count = self._count(guard)
+            wanted = None if count is None else b.sub(b.mul(count, 2), 1)
+            low = b.load(buffer, start, lanes, count=wanted)
+            rest = None if wanted is None else b.sub(wanted, lanes - 1)
+            high = b.load(buffer, b.add(start, lanes - 1), lanes, count=rest)
             half = (lanes + 1) // 2
             return b.shuffle(low, high, tuple([2 * i if i < half else 2 * i + 1 for i in range(lanes)]))
         return b.gather(buffer, self._offsets(buffer, offset), mask=self._mask(guard))
