@@ -19,7 +19,8 @@ _EXPORTS: Mapping[str, str] = {
     # errors
     **dict.fromkeys(("TgcError", "UserError", "CompilerBug"), "tgc.errors"),
     # tensors
-    **dict.fromkeys(("Tensor", "tensor", "no_grad", "manual_seed"), "tgc.frontend.tensor"),
+    **dict.fromkeys(("Tensor", "Variable", "tensor", "no_grad"), "tgc.frontend.tensor"),
+    "manual_seed": "tgc.frontend.random",
     # compiled functions
     **dict.fromkeys(("jit", "export", "compile", "load"), "tgc.frontend.jit"),
     # transformations of functions
@@ -28,7 +29,12 @@ _EXPORTS: Mapping[str, str] = {
         "tgc.frontend.transforms",
     ),
 }
-_PACKAGES = ("nn", "optim", "data")
+_PACKAGES: Mapping[str, str] = {
+    "nn": "tgc.nn",
+    "optim": "tgc.optim",
+    "data": "tgc.data",
+    "random": "tgc.frontend.random",
+}
 
 __all__ = ["__version__", *_EXPORTS, *_PACKAGES]  # noqa: PLE0604
 
@@ -37,7 +43,7 @@ def __getattr__(name: str) -> Any:
     if name in _EXPORTS:
         value = getattr(importlib.import_module(_EXPORTS[name]), name)
     elif name in _PACKAGES:
-        value = importlib.import_module(f"tgc.{name}")
+        value = importlib.import_module(_PACKAGES[name])
     else:
         raise AttributeError(f"module 'tgc' has no attribute {name!r}")
     globals()[name] = value

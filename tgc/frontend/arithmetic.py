@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import numpy as np
 
 from tgc.dtypes import DType, bool_, f32, i64, promote
 from tgc.errors import DTypeError, TraceError, UserError
 from tgc.frontend.base import BaseTensor
-from tgc.frontend.trace import current, gradients_enabled
+from tgc.frontend.trace import FunctionTrace, Trace, current, gradients_enabled, here
 from tgc.ir.builder import Builder
 from tgc.ir.graph import Value
 from tgc.location import user_site
 
-if TYPE_CHECKING:
-    from tgc.frontend.tensor import Tensor
-
-    Operand = "Tensor | bool | int | float"
+SCALARS = (bool, int, float, np.generic)
 
 
-def scalar_dtype(value: bool | int | float, other: DType) -> DType:
-    """The dtype of a Python scalar beside a tensor of ``other``: weak, it only changes the kind upwards."""
-    if isinstance(value, bool):
+def scalar_dtype(value: bool | int | float | np.generic, other: DType) -> DType:
+    """The dtype of a Python or NumPy scalar beside a tensor of ``other``: weak, it only changes the kind upwards."""
+    if isinstance(value, (bool, np.bool_)):
         return other
-    if isinstance(value, int):
+    if isinstance(value, (int, np.integer)):
         return i64 if other is bool_ else other
     return other if other.is_float else f32
 
@@ -34,7 +31,8 @@ class Arithmetic(BaseTensor):
 
     __slots__ = ()
 
-    __array_priority__ = 1000
+    # NumPy leaves operators with an array on their left to us, so that the error is ours
+    __array_ufunc__ = None
 
     def elementwise(self, op: str, *others: Any, dtype: DType | None = None, reverse: bool = False) -> Self:
         """The map ``op`` on this tensor and ``others`` (tensors, arrays or scalars), promoted and broadcast.
@@ -44,11 +42,17 @@ class Arithmetic(BaseTensor):
         operands = [self, *others]
         if reverse:
             operands.reverse()
-        return apply_map(self, op, operands, dtype)
+        trace = current()
+        target = dtype or common_dtype(operands)
+        builder = trace.builder
+        builder.place = user_site()
+        values = [_operand(builder, trace, operand, target) for operand in operands]
+        gradient = gradients_enabled() and any(isinstance(o, BaseTensor) and o.requires_grad for o in operands)
+        return self._wrap(trace, builder.map(op, *values), gradient)
 
     def _binary(self, op: str, other: Any, *, reverse: bool = False) -> Self:
-        if not isinstance(other, (BaseTensor, bool, int, float, np.ndarray, np.generic)):
-            return NotImplemented  # type: ignore[no-any-return]
+        if not isinstance(other, (BaseTensor, np.ndarray, *SCALARS)):
+            return NotImplemented
         return self.elementwise(op, other, reverse=reverse)
 
     def __add__(self, other: Any) -> Self:
@@ -70,8 +74,8 @@ class Arithmetic(BaseTensor):
         return self._binary("mul", other, reverse=True)
 
     def _divide(self, other: Any, reverse: bool) -> Self:
-        if not isinstance(other, (BaseTensor, bool, int, float, np.ndarray, np.generic)):
-            return NotImplemented  # type: ignore[no-any-return]
+        if not isinstance(other, (BaseTensor, np.ndarray, *SCALARS)):
+            return NotImplemented
         mine = self if self.dtype.is_float else self.cast_to(f32)
         return mine._binary("div", other, reverse=reverse)
 
@@ -94,8 +98,11 @@ class Arithmetic(BaseTensor):
         return self._binary("remainder", other, reverse=True)
 
     def __pow__(self, other: Any) -> Self:
-        if isinstance(other, (int, float)) and other == 2:
-            return self.apply("square")
+        if isinstance(other, (int, float)):
+            if other == 2:
+                return self.apply("square")
+            if other == 0.5 and self.dtype.is_float:
+                return self.apply("sqrt")
         return self._binary("pow", other)
 
     def __rpow__(self, other: Any) -> Self:
@@ -104,11 +111,17 @@ class Arithmetic(BaseTensor):
     def __and__(self, other: Any) -> Self:
         return self._binary("bitwise_and", other)
 
+    __rand__ = __and__
+
     def __or__(self, other: Any) -> Self:
         return self._binary("bitwise_or", other)
 
+    __ror__ = __or__
+
     def __xor__(self, other: Any) -> Self:
         return self._binary("bitwise_xor", other)
+
+    __rxor__ = __xor__
 
     def __lshift__(self, other: Any) -> Self:
         return self._binary("shift_left", other)
@@ -155,65 +168,58 @@ class Arithmetic(BaseTensor):
     def _concrete(self, what: str) -> np.generic:
         if self.shape != ():
             raise UserError(
-                f"{what} needs a tensor of rank 0, not {self.type}", hint="reduce it first, for example with .sum()"
+                f"{what} needs a tensor of rank 0, not {self.type}",
+                hint="reduce it first, for example with .sum()",
+                location=here(),
             )
-        return self.array[()]  # type: ignore[no-any-return]
+        return self.array.reshape(1)[0]  # type: ignore[no-any-return]
 
     def __bool__(self) -> bool:
-        if not self.is_concrete and self._epoch is not None and self._epoch is current() and not self._lazy():
-            site = user_site()
+        if not self.is_concrete and isinstance(self._epoch, FunctionTrace) and not self._epoch.closed:
             raise TraceError(
                 f"the truth of a traced tensor ({self.type}) is not known while its function is being recorded",
                 hint="use tgc.where(condition, a, b), tgc.cond or tgc.while_loop instead of Python's if and while",
-                location=site.resolve() if site else None,
+                location=here(),
             )
         return bool(self._concrete("bool()"))
 
-    def _lazy(self) -> bool:
-        return hasattr(self._epoch, "pending")
-
     def __float__(self) -> float:
-        return float(self._concrete("float()"))  # type: ignore[arg-type]
+        return float(self._concrete("float()"))
 
     def __int__(self) -> int:
-        return int(self._concrete("int()"))  # type: ignore[call-overload, no-any-return]
+        return int(self._concrete("int()"))
 
     def __index__(self) -> int:
         if not self.dtype.is_integer:
-            raise DTypeError(f"an index needs an integer, not {self.type}")
+            raise DTypeError(f"an index needs an integer, not {self.type}", location=here())
         return int(self)
-
-
-def apply_map(first: Arithmetic, op: str, operands: list[Any], dtype: DType | None) -> Any:
-    """A map over tensors, arrays and scalars: one dtype, one shape, one node."""
-    trace = current()
-    target = dtype or common_dtype(operands)
-    builder = trace.builder
-    builder.place = user_site()
-    values = [_operand(builder, trace, operand, target) for operand in operands]
-    gradient = gradients_enabled() and any(isinstance(o, BaseTensor) and o.requires_grad for o in operands)
-    return first._wrap(trace, builder.map(op, *values), gradient)
 
 
 def common_dtype(operands: list[Any]) -> DType:
     """What the operands of a map promote to."""
     strong: DType | None = None
     for operand in operands:
-        if isinstance(operand, (np.ndarray, np.generic)):
-            raise UserError(
-                "a NumPy array beside a tensor is ambiguous", hint="wrap it first: tgc.tensor(array)"
-            )
         if isinstance(operand, BaseTensor):
             strong = operand.dtype if strong is None else promote(strong, operand.dtype)
+        elif not isinstance(operand, SCALARS):
+            raise UserError(
+                f"{_described(operand)} beside a tensor",
+                hint="wrap it first: tgc.tensor(array)" if isinstance(operand, np.ndarray) else None,
+                location=here(),
+            )
     if strong is None:
-        raise UserError("an elementwise operation needs a tensor")
+        raise UserError("an elementwise operation needs a tensor", location=here())
     for operand in operands:
         if not isinstance(operand, BaseTensor):
             strong = scalar_dtype(operand, strong)
     return strong
 
 
-def _operand(builder: Builder, trace: Any, operand: Any, dtype: DType) -> Value:
+def _described(value: object) -> str:
+    return "a NumPy array" if isinstance(value, np.ndarray) else f"a {type(value).__name__}"
+
+
+def _operand(builder: Builder, trace: Trace, operand: Any, dtype: DType) -> Value:
     if isinstance(operand, BaseTensor):
         return builder.cast(operand.value_in(trace), dtype)
-    return builder.constant(operand, dtype)
+    return builder.constant(operand.item() if isinstance(operand, np.generic) else operand, dtype)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import weakref
-from collections.abc import Sequence
-from typing import Any, Self
+from collections.abc import Callable, Iterator, Sequence
+from typing import Self
 
 import numpy as np
 
@@ -21,11 +22,12 @@ from tgc.frontend.trace import (
     evaluate_pending,
     function_trace,
     gradients_enabled,
+    here,
     leaked,
     type_of,
 )
 from tgc.ir.dims import Dim
-from tgc.ir.graph import EMPTY, Array, Attributes, Value
+from tgc.ir.graph import EMPTY, Array, Attributes, Value, topological
 from tgc.ir.types import TensorType
 from tgc.location import user_site
 
@@ -36,7 +38,7 @@ class BaseTensor:
     A tensor that was recorded with ``requires_grad`` keeps its value after evaluation, so that ``backward`` finds its way.
     """
 
-    __slots__ = ("__weakref__", "_array", "_epoch", "_type", "_value", "grad", "requires_grad", "version")
+    __slots__ = ("__weakref__", "_array", "_epoch", "_type", "_value", "grad", "requires_grad", "spent", "version")
 
     is_mutable = False
     grad: Self | None
@@ -48,6 +50,7 @@ class BaseTensor:
         self._value: Value | None = None
         self.requires_grad = requires_grad
         self.grad = None
+        self.spent = False
         self.version = 0
 
     @classmethod
@@ -60,6 +63,7 @@ class BaseTensor:
         tensor._value = value
         tensor.requires_grad = requires_grad
         tensor.grad = None
+        tensor.spent = False
         tensor.version = 0
         if isinstance(trace, Epoch):
             trace.pending.append(weakref.ref(tensor))
@@ -116,22 +120,25 @@ class BaseTensor:
     def _not_known(self) -> TraceError:
         if self._epoch is not None and self._epoch.closed:
             return leaked("this tensor")
-        site = user_site()
         return TraceError(
             f"the value of a traced tensor ({self._type}) was asked for while its function is being recorded",
             hint="use tgc.where, cond or while_loop for decisions that depend on values; return the tensor to look at it",
-            location=site.resolve() if site else None,
+            location=here(),
         )
 
     def settle(self, array: Array) -> None:
         """Gives a recorded tensor its array. Its history stays if ``backward`` may need it."""
         self._array = array
-        if not self.requires_grad:
-            self._value = self._epoch = None
+        if self.spent or not self.requires_grad:
+            self.forget()
+
+    def forget(self) -> None:
+        """Is no part of a graph any more."""
+        self._value = self._epoch = None
 
     def value_in(self, trace: Trace) -> Value:
         """The value that stands for the tensor in ``trace``."""
-        if self._epoch is trace and self._value is not None and not (self._array is not None and trace.closed):
+        if self._epoch is trace and self._value is not None and (self._array is None or not trace.closed):
             return self._value
         if self._array is None and isinstance(self._epoch, FunctionTrace):
             raise leaked(f"a tensor {self._type}") if self._epoch.closed else self._not_known()
@@ -149,70 +156,59 @@ class BaseTensor:
         gradient = gradients_enabled() and any(t.requires_grad for t in operands)
         return tuple(self._wrap(trace, v, gradient) for v in trace.record(op, values, attributes))
 
-    def _wrap(self, trace: Trace, value: Value, requires_grad: bool) -> Self:
-        raise NotImplementedError
+    def emit(self, make: Callable[..., Value], *others: BaseTensor) -> Self:
+        """The tensor of the nodes that ``make(builder, value of this, values of others…)`` makes."""
+        trace = current()
+        operands = (self, *others)
+        values = [t.value_in(trace) for t in operands]
+        builder = trace.builder
+        builder.place = user_site()
+        gradient = gradients_enabled() and any(t.requires_grad for t in operands)
+        return self._wrap(trace, make(builder, *values), gradient)
 
-    def backward(self, gradient: Self | None = None) -> None:
+    def _wrap(self, trace: Trace, value: Value, requires_grad: bool) -> Self:
+        return self._recorded(trace, value, requires_grad and value.dtype.is_float)
+
+    def backward(self, gradient: Self | None = None, *, retain_graph: bool = False) -> None:
         """Adds to ``grad`` of every leaf that requires it the derivative of this tensor, which must have rank 0.
 
-        ``gradient``: the cotangent to begin with, for tensors of other shapes. Raises :class:`UserError` for a tensor that
-        depends on nothing that requires a gradient.
+        ``gradient``: the cotangent to begin with, for tensors of other shapes. ``retain_graph``: whether ``backward``
+        will be called on this tensor again. Raises :class:`UserError` for a tensor that depends on nothing that requires
+        a gradient.
         """
-        if not self.requires_grad or self._value is None:
+        if not self.requires_grad:
             raise UserError(
                 "backward() on a tensor that depends on no parameter",
                 hint="compute it from a module's parameters, or from tensors made with requires_grad=True",
+                location=here(),
             )
         if gradient is None and self.shape != ():
             raise UserError(
                 f"backward() needs a scalar, not {self._type}",
                 hint="take .sum() or .mean() first, or pass gradient=",
+                location=here(),
             )
-        trace = self._epoch
-        if trace is None:
-            raise TraceError("the tensor is not part of a graph")
-        self._backward_in(trace, gradient)
-
-    def _backward_in(self, trace: Trace, gradient: Self | None) -> None:
+        if gradient is not None and gradient.type != self._type:
+            raise UserError(f"a tensor {self._type} takes no gradient {gradient.type}", location=here())
         active = current()
-        builder = trace.builder
-        builder.place = user_site()
-        out = self.recorded
-        leaves = trainable(trace)
-        if trace is active:
-            seed = builder.full(1, out.shape, out.dtype) if gradient is None else gradient.value_in(trace)
-            gradients = vjp(builder, (out,), [v for _, v in leaves], (seed,))
-            for (leaf, _), value in zip(leaves, gradients, strict=True):
-                if value is not None:
-                    leaf._accumulate(self._wrap(trace, value, False))
+        active.builder.place = user_site()
+        seed = active.builder.full(1, self.shape, self.dtype) if gradient is None else gradient.value_in(active)
+        if self.is_mutable or (self._value is None and not self.spent):
+            self._accumulate(self._wrap(active, seed, False))
             return
-        self._backward_later(trace, leaves, gradient)
-
-    def _backward_later(self, trace: Trace, leaves: Sequence[tuple[Any, Value]], gradient: Self | None) -> None:
-        """The graph was evaluated already: its forward part is recorded again in the current trace."""
-        if not isinstance(trace, Epoch):
-            raise leaked("this tensor")
-        active = current()
-        stale = [leaf for leaf, version in zip(trace.leaves, trace.versions, strict=True) if leaf.version != version]
-        if stale:
+        if self.spent or self._value is None or self._epoch is None:
             raise UserError(
-                "a parameter was changed between computing the loss and backward()",
-                hint="call backward() before the optimiser's step",
+                "backward() a second time",
+                hint="pass retain_graph=True to the first one, or compute the tensor again",
+                location=here(),
             )
-        builder = active.builder
-        replacements = {trace.leaf(t): t.value_in(active) for t in list(trace.leaves)}
-        out = active.substitute((self.recorded,), replacements)[0]
-        seed = builder.full(1, out.shape, out.dtype) if gradient is None else gradient.value_in(active)
-        gradients = vjp(builder, (out,), [replacements[v] for _, v in leaves], (seed,))
-        for (leaf, _), value in zip(leaves, gradients, strict=True):
-            if value is not None:
-                leaf._accumulate(self._wrap(active, value, False))
+        self.spent = not retain_graph
+        history, value = self._epoch, self._value
+        if self._array is not None and self.spent:
+            self.forget()
+        _backward(active, history, value, seed)
 
     def _accumulate(self, gradient: Self) -> None:
-        if self._value is not None and self._array is not None:
-            # an evaluated intermediate: the rest of the way lies in its own epoch
-            self._backward_in(self._epoch, gradient)  # type: ignore[arg-type]
-            return
         have = self.grad
         if have is None:
             self.grad = gradient
@@ -221,51 +217,145 @@ class BaseTensor:
             raise TraceError(
                 "backward() in a compiled function would add to a gradient from outside of it",
                 hint="call zero_grad() first, inside of the function",
+                location=here(),
             )
         self.grad = have.apply("add", gradient)
 
 
-def trainable(trace: Trace) -> list[tuple[Any, Value]]:
+def _backward(active: Trace, trace: Trace, value: Value, seed: Value) -> None:
+    """The reverse walk from ``value`` of ``trace``, recorded in ``active``.
+
+    An intermediate that was evaluated is a leaf of the epochs after it; these are differentiated first, so that each
+    epoch is walked once, however often the next ones use it.
+    """
+    waiting: dict[Trace, dict[Value, Value]] = {trace: {value: seed}}
+    gradients: dict[int, tuple[BaseTensor, Value]] = {}
+    while waiting:
+        latest = max(waiting, key=lambda t: t.serial if isinstance(t, Epoch) else math.inf)
+        for leaf, derivative in _walk(active, latest, waiting.pop(latest)):
+            history = leaf._epoch
+            if leaf._array is not None and leaf._value is not None and history is not None:
+                sums = waiting.setdefault(history, {})
+                have = sums.get(leaf._value)
+                sums[leaf._value] = derivative if have is None else active.builder.add(have, derivative)
+                continue
+            known = gradients.get(id(leaf))
+            gradients[id(leaf)] = (leaf, derivative if known is None else active.builder.add(known[1], derivative))
+    for leaf, derivative in gradients.values():
+        leaf._accumulate(leaf._wrap(active, derivative, False))
+
+
+def _walk(active: Trace, trace: Trace, cotangents: dict[Value, Value]) -> Iterator[tuple[BaseTensor, Value]]:
+    """(leaf, its derivative) for those leaves of ``trace`` that require gradients."""
+    outputs, leaves = tuple(cotangents), _trainable(trace)
+    values = [value for _, value in leaves]
+    if trace is not active:
+        # the graph was evaluated already: what the gradient needs of its forward part is recorded again
+        if not isinstance(trace, Epoch):
+            raise leaked("this tensor")
+        needed = {node for node in topological(outputs) if node.op == "parameter"}
+        replacements: dict[Value, Value] = {}
+        for tensor, version in zip(trace.leaves, trace.versions, strict=True):
+            value = trace.leaf(tensor)
+            if value.node in needed:
+                if tensor.version != version:
+                    raise UserError(
+                        "a parameter was changed between computing the loss and backward()",
+                        hint="call backward() before the optimiser's step",
+                        location=here(),
+                    )
+                replacements[value] = tensor.value_in(active)
+        leaves = [(tensor, replacements[value]) for tensor, value in leaves if value in replacements]
+        outputs = active.substitute(outputs, replacements)
+        values = [value for _, value in leaves]
+    found = vjp(active.builder, outputs, values, tuple(cotangents.values()))
+    for (leaf, _), derivative in zip(leaves, found, strict=True):
+        if derivative is not None:
+            yield leaf, derivative
+
+
+def _trainable(trace: Trace) -> list[tuple[BaseTensor, Value]]:
     """The leaves of a trace that require gradients, with their values."""
     if isinstance(trace, Epoch):
         return [(t, trace.leaf(t)) for t in trace.leaves if t.requires_grad]
     if isinstance(trace, FunctionTrace):
-        return [(t, trace._leaves[id(t)]) for t in (*trace.state, *trace.constants) if t.requires_grad]
+        return [(t, v) for t, v in trace.outside() if t.requires_grad]
     return []
 
 
 class MutableTensor(BaseTensor):
-    """State: a tensor whose array changes by :meth:`assign` and by compiled functions that assign it."""
+    """State: a tensor whose array changes by :meth:`assign` and by compiled functions that assign it.
+
+    The array stays the same object. A value that was assigned by :func:`assign_soon` and is not computed yet is kept as
+    the tensor's value in the lazy graph.
+    """
 
     __slots__ = ()
 
     is_mutable = True
+
+    @property
+    def array(self) -> Array:
+        """The state's own array, up to date."""
+        if isinstance(self._epoch, Epoch):
+            evaluate(self._epoch)
+        array = self._array
+        if array is None:
+            raise TraceError("a state without an array")
+        return array
+
+    def settle(self, array: Array) -> None:
+        """Takes over a value that was assigned soon."""
+        np.copyto(self.array, array)
+        self.version += 1
 
     def assign(self, value: BaseTensor) -> None:
         """Gives the state another value of the same dtype and shape."""
         assign_all([(self, value)])
 
     def replace(self, array: Array) -> None:
-        """Copies an array of the same type into the state. Its own array stays the same object, always."""
+        """Copies an array of the same type into the state."""
         if type_of(array) != self._type:
-            raise UserError(f"a state of type {self._type} cannot become {type_of(array)}")
+            raise UserError(f"a state of type {self._type} cannot become {type_of(array)}", location=here())
         evaluate_pending()
         np.copyto(self.array, array)
         self.version += 1
 
 
-def assign_all(pairs: Sequence[tuple[MutableTensor, BaseTensor]]) -> None:
-    """Assigns several states at once: outside of ``jit`` everything live is evaluated, once."""
+def _checked(pairs: Sequence[tuple[MutableTensor, BaseTensor]]) -> None:
     for target, value in pairs:
         if target.type != value.type:
-            raise UserError(f"a state of type {target.type} cannot be assigned {value.type}")
+            raise UserError(f"a state of type {target.type} cannot be assigned {value.type}", location=here())
+
+
+def assign_all(pairs: Sequence[tuple[MutableTensor, BaseTensor]]) -> None:
+    """Assigns several states at once: outside of ``jit`` everything live is evaluated, once."""
+    _checked(pairs)
     trace = function_trace()
     if trace is not None:
-        values = [value.value_in(trace) for _, value in pairs]
-        for (target, _), new in zip(pairs, values, strict=True):
-            trace.assign(target, new)
+        _assign_traced(trace, pairs)
         return
     evaluate_pending()
     arrays = [copied(value.array) if value.is_mutable else value.array for _, value in pairs]
     for (target, _), array in zip(pairs, arrays, strict=True):
         target.replace(array)
+
+
+def assign_soon(pairs: Sequence[tuple[MutableTensor, BaseTensor]]) -> None:
+    """Assigns states when the lazy graph is evaluated next; everything recorded from here on sees the new values."""
+    _checked(pairs)
+    trace = current()
+    if isinstance(trace, FunctionTrace):
+        _assign_traced(trace, pairs)
+    elif isinstance(trace, Epoch):
+        values = [value.value_in(trace) for _, value in pairs]
+        for (target, _), new in zip(pairs, values, strict=True):
+            trace.leaf(target)
+            target._epoch, target._value = trace, new
+            trace.assigned[id(target)] = target
+
+
+def _assign_traced(trace: FunctionTrace, pairs: Sequence[tuple[MutableTensor, BaseTensor]]) -> None:
+    values = [value.value_in(trace) for _, value in pairs]
+    for (target, _), new in zip(pairs, values, strict=True):
+        trace.assign(target, new)

@@ -50,7 +50,9 @@ def record(function: Callable[..., Any], arguments: Sequence[Any], structure: St
     trace = FunctionTrace(types)
     with tracing(trace):
         parameters = iter(trace.parameters)
-        given = [Tensor._recorded(trace, next(parameters), False) if isinstance(a, TensorType) else a for a in arguments]
+        given = [
+            Tensor._recorded(trace, next(parameters), False) if isinstance(a, TensorType) else a for a in arguments
+        ]
         args, kwargs = unflatten(structure, given)
         leaves, shape = flatten(function(*args, **kwargs))
         tensors = tuple(isinstance(leaf, (BaseTensor, np.ndarray)) for leaf in leaves)
@@ -99,7 +101,9 @@ def as_module(recorded: Recorded) -> Module:
 class _Specialisation:
     """One compiled form of a function: for types that ``pattern`` covers, under ``settings``."""
 
-    def __init__(self, recorded: Recorded, compiled: CompiledFunction, pattern: Sequence[TensorType], cause: str) -> None:
+    def __init__(
+        self, recorded: Recorded, compiled: CompiledFunction, pattern: Sequence[TensorType], cause: str
+    ) -> None:
         self.recorded = recorded
         self.compiled = compiled
         self.pattern = tuple(pattern)
@@ -132,8 +136,10 @@ class _Specialisation:
 
 
 def _covers(pattern: TensorType, type: TensorType) -> bool:
-    return pattern.dtype is type.dtype and len(pattern.shape) == len(type.shape) and all(
-        p == d or not isinstance(p, int) for p, d in zip(pattern.shape, type.shape, strict=True)
+    return (
+        pattern.dtype is type.dtype
+        and len(pattern.shape) == len(type.shape)
+        and all(p == d or not isinstance(p, int) for p, d in zip(pattern.shape, type.shape, strict=True))
     )
 
 
@@ -299,5 +305,3 @@ def export(*specs: str) -> Callable[[Callable[..., Any]], Exported]:
         return Exported(function, types)
 
     return mark
-
-

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, Self
 
 import numpy as np
 
 from tgc.dtypes import DType, bool_, f32, from_numpy, i64
 from tgc.errors import UserError
-from tgc.frontend.arithmetic import Arithmetic
 from tgc.frontend.base import BaseTensor, MutableTensor
-from tgc.frontend.trace import Trace, copied, no_grad
+from tgc.frontend.trace import FunctionTrace, Trace, copied, here, no_grad
+from tgc.frontend.windows import Windows
 from tgc.ir.graph import Array, Value
 
-__all__ = ["Tensor", "no_grad", "tensor"]
+__all__ = ["Tensor", "Variable", "no_grad", "tensor"]
 
 
-class Tensor(Arithmetic):
+class Tensor(Windows):
     """An n-dimensional array whose values are computed when somebody looks.
 
     Operations record a graph; ``numpy()``, ``float()``, ``print`` and the like compile and run it. Tensors are values: they
@@ -31,8 +32,10 @@ class Tensor(Arithmetic):
 
     __slots__ = ()
 
-    def _wrap(self, trace: Trace, value: Value, requires_grad: bool) -> Self:
-        return Tensor._recorded(trace, value, requires_grad)  # type: ignore[return-value]
+    @classmethod
+    def _recorded(cls, trace: Trace, value: Value, requires_grad: bool) -> Self:
+        # what is computed from a parameter is a tensor, not a parameter
+        return super(Tensor, Tensor)._recorded(trace, value, requires_grad)  # type: ignore[return-value]
 
     def numpy(self) -> Array:
         """The values, as a NumPy array of one's own."""
@@ -52,27 +55,27 @@ class Tensor(Arithmetic):
 
     def __len__(self) -> int:
         if not self.shape or not isinstance(self.shape[0], int):
-            raise UserError(f"{self.type} has no known length")
+            raise UserError(f"{self.type} has no known length", location=here())
         return self.shape[0]
 
     def __repr__(self) -> str:
-        if not self.is_concrete and not self._lazy():
+        if not self.is_concrete and isinstance(self._epoch, FunctionTrace):
             return f"tensor({self.type}, traced)"
         values = np.array2string(self.array, separator=", ", prefix="tensor(")
         return f"tensor({values}, dtype={self.dtype.name})"
 
-    def __matmul__(self, other: Any) -> Self:
-        return self._product(other, reverse=False)
+    def __iter__(self) -> Iterator[Self]:
+        return (self[i] for i in range(len(self)))
+
+    def tolist(self) -> Any:
+        """The values as nested lists of Python numbers."""
+        return self.array.tolist()
 
 
 class Variable(MutableTensor, Tensor):
     """A tensor that can be assigned: state of modules and optimisers."""
 
     __slots__ = ()
-
-    def numpy(self) -> Array:
-        """A copy of the present values."""
-        return copied(self.array)
 
 
 def tensor(data: Any, *, dtype: DType | None = None, requires_grad: bool = False) -> Tensor:

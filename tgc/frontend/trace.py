@@ -7,9 +7,10 @@ everything live in it is computed together and a new epoch begins. Inside of ``j
 
 from __future__ import annotations
 
+import itertools
 import threading
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Protocol
@@ -17,18 +18,20 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from passes.base import substitute
-from tgc.compiler import CompiledFunction, compile_function
+from tgc.compiler import compile_function
 from tgc.dtypes import from_numpy
 from tgc.errors import TraceError
+from tgc.executable import CompiledFunction
 from tgc.ir.builder import Builder
-from tgc.ir.graph import EMPTY, Array, Attributes, Function, Graph, Value, literal, parameter, state
+from tgc.ir.graph import EMPTY, Array, Attributes, Function, Graph, Value, literal, parameter, state, topological
 from tgc.ir.types import TensorType
-from tgc.location import user_site
+from tgc.location import Location, user_site
 from tgc.ops import OPS
 
 if TYPE_CHECKING:
     from tgc.frontend.base import BaseTensor
 
+_SERIALS = itertools.count()
 _PLACEHOLDERS = 1 << 40  # parameters from this index on stand for values that are not known yet
 
 
@@ -69,13 +72,18 @@ class Trace:
 
 
 class Epoch(Trace):
-    """The lazy graph of a thread, between two evaluations. Leaves are numbered by first use."""
+    """The lazy graph of a thread, between two evaluations. Leaves are numbered by first use.
+
+    ``serial`` grows: what an epoch's leaves were computed from lies in epochs before it.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.leaves: list[BaseTensor] = []
         self.versions: list[int] = []
         self.pending: list[weakref.ref[BaseTensor]] = []
+        self.serial = next(_SERIALS)
+        self.assigned: dict[int, BaseTensor] = {}
         self._numbers: dict[int, Value] = {}
 
     def leaf(self, tensor: BaseTensor) -> Value:
@@ -89,9 +97,9 @@ class Epoch(Trace):
         return value
 
     def live(self) -> list[BaseTensor]:
-        """The tensors that somebody still holds and that have no array yet."""
+        """The tensors that somebody still holds and that have no array yet, and state that was assigned."""
         found = (reference() for reference in self.pending)
-        return [t for t in found if t is not None and not t.is_concrete]
+        return [t for t in found if t is not None and not t.is_concrete] + list(self.assigned.values())
 
 
 class FunctionTrace(Trace):
@@ -129,6 +137,10 @@ class FunctionTrace(Trace):
         self.leaf(tensor)
         self.assigned[id(tensor)] = value
 
+    def outside(self) -> list[tuple[BaseTensor, Value]]:
+        """State and constants, with their values on entry."""
+        return [(t, self._leaves[id(t)]) for t in (*self.state, *self.constants)]
+
     def assignments(self) -> tuple[tuple[int, Value], ...]:
         """(number of the state, new value), where it differs from the old one."""
         found = ((i, self.assigned.get(id(t))) for i, t in enumerate(self.state))
@@ -141,22 +153,40 @@ class Session:
     most = 4096
 
     def __init__(self) -> None:
-        self._compiled: dict[tuple[Value, ...], CompiledFunction] = {}
+        self.compilations = 0
+        self._compiled: dict[tuple[Value, ...], tuple[CompiledFunction, tuple[int, ...]]] = {}
         self._lock = threading.Lock()
 
-    def evaluate(self, outputs: tuple[Value, ...], leaves: Sequence[Leaf], epoch: Trace) -> Sequence[Array]:
+    def evaluate(self, outputs: tuple[Value, ...], epoch: Epoch) -> Sequence[Array]:
         """The arrays of ``outputs``, computed by one native call."""
-        compiled = self._compiled.get(outputs)
-        if compiled is None:
-            graph = Graph(tuple(parameter(i, leaf.type) for i, leaf in enumerate(leaves)), outputs)
-            compiled = compile_function(
-                Function("lazy", graph, constraints=tuple(epoch.builder.constraints)), locations=epoch.builder.locations
-            )
-            with self._lock:
-                if len(self._compiled) >= self.most:
-                    del self._compiled[next(iter(self._compiled))]
-                self._compiled[outputs] = compiled
-        return compiled.run([leaf.array for leaf in leaves[: compiled.arity]])
+        found = self._compiled.get(outputs)
+        if found is None:
+            found = self._compile(outputs, epoch)
+            self._remember(outputs, found)
+        compiled, used = found
+        return compiled.run([epoch.leaves[i].array for i in used])
+
+    def _compile(self, outputs: tuple[Value, ...], epoch: Epoch) -> tuple[CompiledFunction, tuple[int, ...]]:
+        """The native code, and which leaves it takes. Leaves that nothing needs do not make a graph another one."""
+        used = sorted(int(n.attributes["index"]) for n in topological(outputs) if n.op == "parameter")  # type: ignore[arg-type]
+        parameters = tuple(parameter(i, epoch.leaves[number].type) for i, number in enumerate(used))
+        if used != list(range(len(used))):
+            old = [parameter(number, epoch.leaves[number].type) for number in used]
+            outputs = epoch.substitute(outputs, dict(zip(old, parameters, strict=True)))
+            known = self._compiled.get(outputs)
+            if known is not None and known[1] == tuple(range(len(used))):
+                return known[0], tuple(used)
+        self.compilations += 1
+        function = Function("lazy", Graph(parameters, outputs), constraints=tuple(epoch.builder.constraints))
+        compiled = compile_function(function, locations=epoch.builder.locations)
+        self._remember(outputs, (compiled, tuple(range(len(used)))))
+        return compiled, tuple(used)
+
+    def _remember(self, outputs: tuple[Value, ...], found: tuple[CompiledFunction, tuple[int, ...]]) -> None:
+        with self._lock:
+            while len(self._compiled) >= self.most:
+                del self._compiled[next(iter(self._compiled))]
+            self._compiled[outputs] = found
 
 
 _SESSION = Session()
@@ -167,7 +197,7 @@ _GRADIENTS: ContextVar[bool] = ContextVar("gradients", default=True)
 def current() -> Trace:
     """The trace that operations are recorded in."""
     trace = _CURRENT.get()
-    if trace is None:
+    if trace is None or trace.closed:
         trace = Epoch()
         _CURRENT.set(trace)
     return trace
@@ -221,18 +251,29 @@ def evaluate(epoch: Epoch) -> None:
     epoch.closed = True
     if not live:
         return
-    outputs: dict[Value, int] = {}
-    for tensor in live:
-        outputs.setdefault(tensor.recorded, len(outputs))
-    arrays = _SESSION.evaluate(tuple(outputs), epoch.leaves, epoch)
-    for tensor in live:
-        tensor.settle(arrays[outputs[tensor.recorded]])
+    values = [tensor.recorded for tensor in live]
+    for tensor in epoch.assigned.values():
+        tensor.forget()
+    epoch.assigned = {}
+    places: dict[Value, int] = {}
+    for value in values:
+        places.setdefault(value, len(places))
+    arrays = _SESSION.evaluate(tuple(places), epoch)
+    for tensor, value in zip(live, values, strict=True):
+        tensor.settle(arrays[places[value]])
 
 
 def evaluate_pending() -> None:
     """Computes whatever is recorded and live in the current thread, if it is not inside of a compiled function."""
     trace = _CURRENT.get()
     if isinstance(trace, Epoch):
+        evaluate(trace)
+
+
+def commit_assigned() -> None:
+    """Computes what is recorded if state waits for it."""
+    trace = _CURRENT.get()
+    if isinstance(trace, Epoch) and trace.assigned:
         evaluate(trace)
 
 
@@ -246,12 +287,21 @@ def copied(array: Array) -> Array:
     return np.array(array, order="C", copy=True)
 
 
-Finder = Callable[[], str]
+def here() -> Location | None:
+    """The innermost line of the user's code, for an error's message."""
+    site = user_site()
+    return site.resolve() if site else None
+
+
+def lazy_compilations() -> int:
+    """How many lazy graphs this process has compiled so far; a loop's steps after the first add none."""
+    return _SESSION.compilations
 
 
 def leaked(what: str) -> TraceError:
     """The error for a tensor that outlived the function in which it was recorded."""
     return TraceError(
         f"{what} was computed inside of a compiled function and ended with it",
-        hint="return the tensor from the function, or assign it to a parameter or buffer",
+        hint="return the tensor (or gradient) from the function, or assign it to a parameter or buffer",
+        location=here(),
     )

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
 from safetensors.numpy import load_file, save_file
+
 from tgc.errors import UserError
 from tgc.frontend.base import BaseTensor, MutableTensor
 from tgc.frontend.tensor import Variable, tensor

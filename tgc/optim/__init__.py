@@ -1,0 +1,8 @@
+"""Optimisers, in the manner of PyTorch."""
+
+from tgc.optim.adam import Adam, AdamW
+from tgc.optim.clip import clip_grad_norm_
+from tgc.optim.optimizer import Optimizer
+from tgc.optim.sgd import SGD
+
+__all__ = ["SGD", "Adam", "AdamW", "Optimizer", "clip_grad_norm_"]
