@@ -46,7 +46,7 @@ def lower(region: Graph, *, name: str, target: Target, table: OpTable) -> Loweri
     rolled = ways * vectors * work > MOST_COPIES
     cells = kind(evaluator, found, folds, lanes, ways, vectors, rolled, _scratch(b, found, lanes * vectors))
     grid.emit(b, cells.run)
-    each = cost * estimated(found.folded) / (estimated(found.domain) if found.lanes_are_reduced else 1)
+    each = cost * estimated(found.folded) / (max(estimated(found.domain), 1) if found.lanes_are_reduced else 1)
     return Lowering((Stage(b.finish(), grid.cost(each)),))
 
 
