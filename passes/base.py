@@ -146,7 +146,8 @@ class Rewriter:
     def __init__(self, builder: Builder, rule: Rule) -> None:
         self.builder = builder
         self.rule = rule
-        self._done: dict[Node, tuple[Value, ...]] = {}
+        # None stands for the node's own results
+        self._done: dict[Node, tuple[Value, ...] | None] = {}
         self._replaced: dict[Node, tuple[Value, ...]] = {}
 
     def __call__(self, values: Sequence[Value]) -> tuple[Value, ...]:
@@ -163,18 +164,29 @@ class Rewriter:
             replaced = self._replaced.get(node)
             pending = _below(node, done) if replaced is None else [v.node for v in replaced if v.node not in done]
             if pending:
-                for below in pending:
-                    if below in self._replaced:
-                        raise CompilerBug(f"rewriting {below!r} leads back to itself", stage="rewrite")
-                stack.extend(reversed(pending))
+                if self._replaced:
+                    for below in pending:
+                        if below in self._replaced:
+                            raise CompilerBug(f"rewriting {below!r} leads back to itself", stage="rewrite")
+                pending.reverse()
+                stack.extend(pending)
             elif replaced is not None:
-                done[node] = tuple(done[v.node][v.index] for v in replaced)
+                done[node] = self._new(replaced)
                 del self._replaced[node]
                 stack.pop()
             else:
                 self._step(node)
         self.builder.place = place
-        return tuple(done[v.node][v.index] for v in values)
+        return self._new(values)
+
+    def _new(self, values: Sequence[Value]) -> tuple[Value, ...]:
+        """The values, of which all nodes are done, in normal form."""
+        done = self._done
+        found = []
+        for value in values:
+            results = done[value.node]
+            found.append(value if results is None else results[value.index])
+        return tuple(found)
 
     def _step(self, node: Node) -> None:
         """Rebuilds ``node`` on its rewritten operands and applies the rule to it, once."""
@@ -182,16 +194,15 @@ class Rewriter:
         self.builder.place = self.builder.locations.get(node)
         rebuilt = self._rebuilt(node)
         if rebuilt is not node:
-            known = done.get(rebuilt)
-            self._replaced[node] = rebuilt.results if known is None else known
+            self._replaced[node] = rebuilt.results
             return
         result = self.rule(self.builder, node)
         if result is None:
-            done[node] = node.results
+            done[node] = None
             return
         values = (result,) if isinstance(result, Value) else tuple(result)
         if values == node.results:
-            done[node] = values
+            done[node] = None
             return
         for value, type in zip(values, node.types, strict=True):
             if value.dtype is not type.dtype or len(value.shape) != type.rank:
@@ -200,9 +211,16 @@ class Rewriter:
 
     def _rebuilt(self, node: Node) -> Node:
         done = self._done
-        operands = tuple([done[v.node][v.index] for v in node.operands])
-        regions = tuple([with_results(r, tuple([done[v.node][v.index] for v in r.results])) for r in node.regions])
-        if operands == node.operands and all(a is b for a, b in zip(regions, node.regions, strict=True)):
+        operands, regions = node.operands, node.regions
+        for value in operands:
+            if done[value.node] is not None:
+                operands = self._new(operands)
+                break
+        if regions:
+            rewritten = tuple([with_results(r, self._new(r.results)) for r in regions])
+            if any(new is not old for new, old in zip(rewritten, regions, strict=True)):
+                regions = rewritten
+        if operands is node.operands and regions is node.regions:
             return node
         return self.builder.node(node.op, operands, node.attributes, regions)
 
@@ -232,7 +250,19 @@ def substitute(builder: Builder, results: Sequence[Value], replacements: Mapping
 
     New nodes are located at ``builder.place``, or where the node was that they are made from if there is none.
     """
-    done: dict[Node, tuple[Value, ...]] = {}
+    # the node that takes the place of each; its results have the same numbers
+    done: dict[Node, Node] = {}
+
+    def new(values: Sequence[Value]) -> tuple[Value, ...]:
+        found = []
+        for value in values:
+            given = replacements.get(value)
+            if given is None:
+                node = done[value.node]
+                given = value if node is value.node else Value(node, value.index)
+            found.append(given)
+        return tuple(found)
+
     place = builder.place
     stack = [v.node for v in results if v not in replacements]
     stack.reverse()
@@ -241,20 +271,28 @@ def substitute(builder: Builder, results: Sequence[Value], replacements: Mapping
         if node in done:
             stack.pop()
             continue
-        pending = [v.node for v in node.operands if v not in replacements and v.node not in done]
+        changed = False
+        pending = []
+        for value in node.operands:
+            if value in replacements:
+                changed = True
+            elif value.node not in done:
+                pending.append(value.node)
+            elif done[value.node] is not value.node:
+                changed = True
         if pending:
-            stack.extend(reversed(pending))
+            pending.reverse()
+            stack.extend(pending)
             continue
         stack.pop()
-        operands = tuple([replacements[v] if v in replacements else done[v.node][v.index] for v in node.operands])
-        if operands == node.operands:
-            done[node] = node.results
+        if not changed:
+            done[node] = node
             continue
         if place is None:
             builder.place = builder.locations.get(node)
-        done[node] = builder.node(node.op, operands, node.attributes, node.regions).results
+        done[node] = builder.node(node.op, new(node.operands), node.attributes, node.regions)
     builder.place = place
-    return tuple([replacements[v] if v in replacements else done[v.node][v.index] for v in results])
+    return new(results)
 
 
 def inline(builder: Builder, graph: Graph, arguments: Sequence[Value]) -> tuple[Value, ...]:

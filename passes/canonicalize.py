@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
 
-from passes.base import Pass, PassContext, each_graph, inline, rewrite, substitute, uniform, with_functions
+from passes.base import Pass, PassContext, each_graph, inline, rewrite, uniform, with_functions
 from passes.movement import MOVEMENT_RULES, NodeRule, integers
 from tgc.dtypes import DType
 from tgc.ir.builder import Builder
@@ -52,21 +52,35 @@ def _contract_as_used(builder: Builder, results: tuple[Value, ...]) -> tuple[Val
     for value in results:
         if value.node in users:
             users[value.node].append(None)
-    replacements: dict[Value, Value] = {}
+    transposes: dict[Node, Node] = {}
     for node, using in users.items():
         others = {user for user in using if user is None or user.op != "contract"}
         (transpose,) = others if len(others) == 1 else (None,)
-        if transpose is None or transpose.op != "transpose":
+        if transpose is not None and transpose.op == "transpose":
+            transposes[node] = transpose
+    if not transposes:
+        return results
+    new: dict[Value, Value] = {}
+    for node in order:
+        if Value(node, 0) in new:
             continue
-        permutation = integers(transpose, "permutation")
-        operands, result = str(node.attributes["spec"]).split("->")
+        operands = tuple([new[v] for v in node.operands])
         builder.place = builder.locations.get(node)
-        a, b = substitute(builder, node.operands, replacements)
-        made = builder.contract(a, b, f"{operands}->{''.join(result[p] for p in permutation)}")
-        replacements[transpose.result] = made
-        replacements[node.result] = builder.transpose(made, [permutation.index(i) for i in range(len(permutation))])
+        transpose = transposes.get(node)
+        if transpose is not None:
+            permutation = integers(transpose, "permutation")
+            letters, result = str(node.attributes["spec"]).split("->")
+            a, b = operands
+            made = builder.contract(a, b, f"{letters}->{''.join(result[p] for p in permutation)}")
+            new[transpose.result] = made
+            new[node.result] = builder.transpose(made, [permutation.index(i) for i in range(len(permutation))])
+        else:
+            rebuilt = (
+                node if operands == node.operands else builder.node(node.op, operands, node.attributes, node.regions)
+            )
+            new.update(zip(node.results, rebuilt.results, strict=True))
     builder.place = None
-    return substitute(builder, results, replacements)
+    return tuple(new[v] for v in results)
 
 
 def canonical(builder: Builder, node: Node) -> Value | Sequence[Value] | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -53,7 +53,7 @@ PIPELINES: Mapping[str, str] = MappingProxyType(
     }
 )
 
-_STEP = re.compile(r"\s*([A-Za-z][A-Za-z0-9-]*)\s*(?:\{([^{}]*)\})?\s*(,|$)")
+_STEP = re.compile(r"\s*([^\s,{}]+)\s*(?:\{([^{}]*)\})?\s*(,|$)")
 _OPTION = re.compile(r"\s*([A-Za-z][A-Za-z0-9-]*)\s*=\s*([^\s,=]+)\s*(?:[,\s]|$)")
 
 
@@ -118,10 +118,16 @@ def print_pass(p: Pass) -> str:
     return p.name + (f"{{{' '.join(options)}}}" if options else "")
 
 
-def parse_pipeline(text: str, *, passes: Mapping[str, type[Pass]] = PASSES) -> Pipeline:
+def parse_pipeline(
+    text: str,
+    *,
+    passes: Mapping[str, type[Pass]] = PASSES,
+    load: Callable[[str], type[Pass]] | None = None,
+) -> Pipeline:
     """The pipeline that ``text`` describes: names of passes with options, or of pipelines, separated by commas.
 
     ``"cse,fusion{max-ops=32}"``; options are separated by blanks or commas. ``str`` of the pipeline is the inverse.
+    What stands where a name would and has a colon, such as ``my_pass.py:MyPass``, is given to ``load``.
     Raises :class:`UserError` for names and options that there are not, and values that an option does not take.
     """
     found: list[Pass] = []
@@ -139,6 +145,8 @@ def parse_pipeline(text: str, *, passes: Mapping[str, type[Pass]] = PASSES) -> P
             found.extend(parse_pipeline(PIPELINES[name], passes=passes).passes)
         elif name in passes:
             found.append(_with_options(passes[name], options or ""))
+        elif ":" in name and load is not None:
+            found.append(_with_options(load(name), options or ""))
         else:
             raise UserError(
                 f"there is no pass {name!r}", hint=f"there are {', '.join([*sorted(passes), *sorted(PIPELINES)])}"

@@ -188,7 +188,8 @@ def test_a_pass_of_your_own_is_a_file(tmp_path: Path) -> None:
       %y = pow(%x, %b)
       return %y
     } }"""
-    pipeline = parse_pipeline("small-powers{largest=4}", passes={"small-powers": scope["SmallPowers"]})
+    name = "examples/my_pass.py:SmallPowers"
+    pipeline = parse_pipeline(f"canonicalize,{name}{{largest=4}}", load=lambda path: scope[path.rpartition(":")[2]])
     after = run_text(text, pipeline, instruments=[Verify(), Differential()])
     assert after.count("mul") == 2
     assert "pow" not in after
