@@ -5,12 +5,13 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 from tgc.dtypes import DType, f32, i32, i64, u32, u64
 from tgc.ir.opdef import Scalar, ScalarBuilder
 
 Number: TypeAlias = "Term | bool | int | float"
+T = TypeVar("T")
 
 
 class Term:
@@ -34,8 +35,8 @@ class Term:
         """A constant of this term's dtype."""
         return Term(self.builder, self.builder.constant(value, self.dtype), self.dtype)
 
-    def pick(self, single: float, double: float) -> float:
-        """The literal for this term's precision."""
+    def pick(self, single: T, double: T) -> T:
+        """The constants for this float's precision."""
         return single if self.dtype is f32 else double
 
     def __add__(self, other: Number) -> Term:
@@ -155,6 +156,15 @@ class Term:
     def with_sign(self, sign: Term) -> Term:
         """This float, not negative, with the sign of another: one operation less than :meth:`copysign`."""
         return (self.bits() | (sign.bits() & (1 << self.dtype.bits - 1))).bitcast(self.dtype)
+
+    def with_sign_flipped(self, sign: Term) -> Term:
+        """This float, negated where another is negative."""
+        return (self.bits() ^ (sign.bits() & (1 << self.dtype.bits - 1))).bitcast(self.dtype)
+
+    def upper_half(self) -> Term:
+        """This float without the lower half of its mantissa: its square is exact, and what is missing as well."""
+        mask = (1 << self.dtype.bits) - (1 << (self.format.mantissa + 2) // 2)
+        return (self.bits() & mask).bitcast(self.dtype)
 
     def at_most(self, limit: Number) -> Term:
         """The smaller one; NaN stays. One instruction where IEEE's minimum takes several."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from tgc.kernels.scalar_term import Term, polynomial, where
 from tgc.kernels.vector_math_exponential import exponential_in_parts, exponential_of_normal_in_parts, scale_twice
 
@@ -37,20 +35,16 @@ _ERFCX_DOUBLE = (1.2329951186255526, -4.5241351174125e-17, -0.13962111684056253,
                  1.2148821303805401e-09)  # fmt: skip
 
 
-def _pick(x: Term, single: Sequence[float], double: Sequence[float]) -> Sequence[float]:
-    return single if x.dtype.bits == 32 else double
-
-
 def _near(x: Term) -> Term:
     """erf x near 0."""
-    return x.multiply_add(polynomial(x * x, _pick(x, _ERF_SINGLE, _ERF_DOUBLE)), x)
+    return x.multiply_add(polynomial(x * x, x.pick(_ERF_SINGLE, _ERF_DOUBLE)), x)
 
 
 def error_function(x: Term) -> Term:
     """erf x: an odd polynomial up to about 1, beyond it 1 - e^(-P(|x|))."""
     magnitude = x.abs()
     limited = magnitude.at_most(x.pick(4.0, 5.95))
-    t, scale = exponential_of_normal_in_parts(-polynomial(limited, _pick(x, _LOG_ERFC_SINGLE, _LOG_ERFC_DOUBLE)))
+    t, scale = exponential_of_normal_in_parts(-polynomial(limited, x.pick(_LOG_ERFC_SINGLE, _LOG_ERFC_DOUBLE)))
     far = scale.multiply_add(-t, 1.0 - scale)
     return where(magnitude < x.pick(1.0, 0.95), _near(x), far.with_sign(x))
 
@@ -62,13 +56,12 @@ def complementary_error_function(x: Term) -> Term:
     """
     a = x.abs().at_most(x.pick(11.0, 28.0))
     centre = x.pick(2.0, 4.0)
-    first, *others = _pick(x, _ERFCX_SINGLE, _ERFCX_DOUBLE)
+    first, *others = x.pick(_ERFCX_SINGLE, _ERFCX_DOUBLE)
     u = polynomial((a - centre) / (a + centre), others)
     p = u + first
     # the square and its error (Dekker), without fma
     square = a * a
-    ones = (1 << x.dtype.bits) - 1
-    high = (a.bits() & (ones ^ (1 << (x.format.mantissa + 2) // 2) - 1)).bitcast(x.dtype)
+    high = a.upper_half()
     error = (high * high - square) + (a - high) * (a + high)
     tail, k = exponential_in_parts(-square, -error)
     divisor = a + a + 1.0

@@ -46,10 +46,6 @@ _LN2_SINGLE = (0.693145751953125, 1.428606765330187e-06)
 _LN2_DOUBLE = (0.6931471805598903, 5.497923018708371e-14)
 
 
-def _coefficients(x: Term, single: Sequence[float], double: Sequence[float]) -> Sequence[float]:
-    return single if x.dtype.bits == 32 else double
-
-
 def split_exponent(x: Term, exponent: int, *, base: int = 0) -> tuple[Term, Term]:
     """(r, k) with x = n·ln 2 + r, or x = n + r for ``base`` 2; k holds the bits of n + exponent below others.
 
@@ -60,7 +56,7 @@ def split_exponent(x: Term, exponent: int, *, base: int = 0) -> tuple[Term, Term
     n = shifted - magic
     if base == 2:
         return x - n, shifted.bits()
-    high, low = _coefficients(x, _LN2_SINGLE, _LN2_DOUBLE)
+    high, low = x.pick(_LN2_SINGLE, _LN2_DOUBLE)
     return n.multiply_add(-low, n.multiply_add(-high, x)), shifted.bits()
 
 
@@ -83,12 +79,12 @@ def power_of_two(k: Term, like: Term) -> Term:
 def exponential_not_positive(x: Term) -> Term:
     """e^x for x <= 0."""
     r, k = split_exponent(x.at_least(x.pick(-104.0, -746.0)), 2 * x.format.bias)
-    return scale_twice(polynomial(r, _coefficients(x, _EXP_SINGLE, _EXP_DOUBLE)), k)
+    return scale_twice(polynomial(r, x.pick(_EXP_SINGLE, _EXP_DOUBLE)), k)
 
 
 def _exponential_minus_one_reduced(r: Term) -> Term:
     """e^r - 1 for |r| <= ln 2 / 2, with an error relative to e^r."""
-    return (r * r).multiply_add(polynomial(r, _coefficients(r, _EXP_SINGLE, _EXP_DOUBLE)[2:]), r)
+    return (r * r).multiply_add(polynomial(r, r.pick(_EXP_SINGLE, _EXP_DOUBLE)[2:]), r)
 
 
 def exponential_in_parts(x: Term, rest: Term | None = None) -> tuple[Term, Term]:
@@ -110,7 +106,7 @@ def exponential(x: Term) -> Term:
 
 def power_of_two_fraction(r: Term) -> Term:
     """2^r for |r| <= 1/2."""
-    return polynomial(r, _coefficients(r, _EXP2_SINGLE, _EXP2_DOUBLE))
+    return polynomial(r, r.pick(_EXP2_SINGLE, _EXP2_DOUBLE))
 
 
 def exponential_base_2(x: Term) -> Term:
@@ -125,7 +121,7 @@ def exponential_minus_one(x: Term) -> Term:
     limited = x.at_most(x.pick(89.0, 710.0)).at_least(x.pick(-20.0, -40.0))
     r, k = split_exponent(limited, x.format.bias - 1)
     half = power_of_two(k, x)
-    q = (r * r).multiply_add(polynomial(r, _coefficients(x, _EXPM1_SINGLE, _EXPM1_DOUBLE)), r)
+    q = (r * r).multiply_add(polynomial(r, x.pick(_EXPM1_SINGLE, _EXPM1_DOUBLE)), r)
     result = q.multiply_add(half, half - 0.5) * 2.0
     # below, e^x - 1 rounds to x; halving would lose bits of subnormals, and the sign of zero
     return where(x.abs() < x.pick(2.0**-25, 2.0**-54), x, result)
@@ -149,7 +145,7 @@ def hyperbolic_tangent(x: Term) -> Term:
     limited = magnitude.at_most(x.pick(10.0, 20.0))
     t, scale = exponential_of_normal_in_parts(limited + limited)
     far = 1.0 - 2.0 / scale.multiply_add(t, scale + 1.0)
-    near = _odd(magnitude, _coefficients(x, _TANH_SINGLE, _TANH_DOUBLE))
+    near = _odd(magnitude, x.pick(_TANH_SINGLE, _TANH_DOUBLE))
     return where(magnitude < 0.6, near, far).with_sign(x)
 
 
@@ -162,7 +158,7 @@ def _odd(x: Term, coefficients: Sequence[float]) -> Term:
 def half_exponential(x: Term) -> Term:
     """e^x / 2 for x >= 0, finite beyond the x where e^x overflows."""
     r, k = split_exponent(x.at_most(x.pick(90.0, 711.0)), 2 * x.format.bias - 1)
-    return scale_twice(polynomial(r, _coefficients(x, _EXP_SINGLE, _EXP_DOUBLE)), k)
+    return scale_twice(polynomial(r, x.pick(_EXP_SINGLE, _EXP_DOUBLE)), k)
 
 
 def hyperbolic_sine(x: Term) -> Term:
@@ -170,7 +166,7 @@ def hyperbolic_sine(x: Term) -> Term:
     magnitude = x.abs()
     half = half_exponential(magnitude)
     far = half - 0.25 / half
-    near = _odd(magnitude, _coefficients(x, _SINH_SINGLE, _SINH_DOUBLE))
+    near = _odd(magnitude, x.pick(_SINH_SINGLE, _SINH_DOUBLE))
     return where(magnitude < 1.0, near, far).with_sign(x)
 
 

@@ -23,10 +23,6 @@ _ATAN_DOUBLE = (-0.3333333333333319, 0.19999999999952187, -0.14285714280054643, 
 _HALF_PI_SINGLE, _HALF_PI_DOUBLE = (1.5707963705062866, -4.371138828673793e-08), (math.pi / 2, 6.123233995736766e-17)
 
 
-def _half_pi(x: Term) -> tuple[float, float]:
-    return _HALF_PI_SINGLE if x.dtype.bits == 32 else _HALF_PI_DOUBLE
-
-
 def _arc_sine_reduced(a: Term) -> tuple[Term, Term, Term]:
     """(whether a > 1/2, s, its rest) with asin a = s + rest for a <= 1/2, else π/2 - 2 (s + rest), by √((1 - a) / 2).
 
@@ -35,19 +31,16 @@ def _arc_sine_reduced(a: Term) -> tuple[Term, Term, Term]:
     outer = a > 0.5
     square = where(outer, (1.0 - a) * 0.5, a * a)
     root = where(outer, square.sqrt(), a)
-    ones = (1 << a.dtype.bits) - 1
-    short = (root.bits() & (ones ^ (1 << (a.format.mantissa + 2) // 2) - 1)).bitcast(a.dtype)
+    short = root.upper_half()
     missing = where(outer, (square - short * short) / (root + short).at_least(a.format.smallest_normal), 0.0)
-    rest = (root * square).multiply_add(
-        polynomial(square, _ASIN_SINGLE if a.dtype.bits == 32 else _ASIN_DOUBLE), missing
-    )
+    rest = (root * square).multiply_add(polynomial(square, a.pick(_ASIN_SINGLE, _ASIN_DOUBLE)), missing)
     return outer, where(outer, short, a), rest
 
 
 def arc_sine(x: Term) -> Term:
     """asin x; NaN beyond 1."""
     outer, s, rest = _arc_sine_reduced(x.abs())
-    high, low = _half_pi(x)
+    high, low = x.pick(_HALF_PI_SINGLE, _HALF_PI_DOUBLE)
     # from π/4, so that the difference of the larger numbers is exact
     quarter = 0.5 * high
     far = quarter - ((rest + rest - low) - (quarter - (s + s)))
@@ -57,7 +50,7 @@ def arc_sine(x: Term) -> Term:
 def arc_cosine(x: Term) -> Term:
     """acos x: 2s for x > 1/2, π - 2s for x < -1/2, and π/2 ∓ s between."""
     outer, s, rest = _arc_sine_reduced(x.abs())
-    high, low = _half_pi(x)
+    high, low = x.pick(_HALF_PI_SINGLE, _HALF_PI_DOUBLE)
     negative = x < 0.0
     total = s + rest
     twice = total + total
@@ -69,11 +62,10 @@ def _arc_of_ratio(y: Term, x: Term) -> Term:
     """atan(y / x) for y, x >= 0, not both zero or infinite, with one division."""
     small, large = y <= x * math.tan(math.pi / 8), y > x * math.tan(3 * math.pi / 8)
     t = where(small, y, where(large, -x, y - x)) / where(small, x, where(large, y, y + x))
-    high, low = _half_pi(x)
+    high, low = x.pick(_HALF_PI_SINGLE, _HALF_PI_DOUBLE)
     base_high, base_low = (where(small, 0.0, where(large, x.constant(p), 0.5 * p)) for p in (high, low))
     square = t * t
-    single = x.dtype.bits == 32
-    tail = (t * square).multiply_add(polynomial(square, _ATAN_SINGLE if single else _ATAN_DOUBLE), base_low)
+    tail = (t * square).multiply_add(polynomial(square, x.pick(_ATAN_SINGLE, _ATAN_DOUBLE)), base_low)
     return base_high + (t + tail)
 
 
@@ -90,6 +82,6 @@ def arc_tangent_2(y: Term, x: Term) -> Term:
     a, b = where(huge, a * 0.125, a), where(huge, b * 0.125, b)
     same = a.equals(b)
     angle = _arc_of_ratio(where(same, where(a > 0.0, x.constant(1.0), 0.0), a), where(same, 1.0, b))
-    high, low = _half_pi(x)
+    high, low = x.pick(_HALF_PI_SINGLE, _HALF_PI_DOUBLE)
     behind = (x.bits() >> x.dtype.bits - 1).differs(0)
     return where(behind, 2.0 * high - (angle - 2.0 * low), angle).copysign(y)

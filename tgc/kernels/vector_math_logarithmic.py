@@ -28,10 +28,6 @@ _LOG10_E_SINGLE = (0.4342944920063019, -1.0103049952192578e-08)
 _LOG10_E_DOUBLE = (0.4342944819032518, 1.098319650216765e-17)
 
 
-def _parts(x: Term, single: tuple[float, float], double: tuple[float, float]) -> tuple[float, float]:
-    return single if x.dtype.bits == 32 else double
-
-
 def split_mantissa(x: Term) -> tuple[Term, Term]:
     """(e, 1 + f) with x = 2^e·(1 + f) for a positive normal x; e is a float."""
     layout = x.format
@@ -75,7 +71,7 @@ def logarithm(x: Term) -> Term:
 
 def _natural(e: Term, f: Term, rest: Term | None = None) -> Term:
     """e·ln 2 + log(1 + f + rest), for a rest below an ulp of f."""
-    high, low = _parts(e, _LN2_SINGLE, _LN2_DOUBLE)
+    high, low = e.pick(_LN2_SINGLE, _LN2_DOUBLE)
     small = correction(f) if rest is None else correction(f) + rest
     return e.multiply_add(high, f + e.multiply_add(low, small))
 
@@ -84,7 +80,7 @@ def logarithm_base_2(x: Term) -> Term:
     """log2 x; exact for powers of two."""
     e, mantissa = split_positive(x)
     f = mantissa - 1.0
-    high, low = _parts(x, _LOG2_E_SINGLE, _LOG2_E_DOUBLE)
+    high, low = x.pick(_LOG2_E_SINGLE, _LOG2_E_DOUBLE)
     return _special(x, e + f.multiply_add(high, f.multiply_add(low, correction(f) * high)))
 
 
@@ -92,8 +88,8 @@ def logarithm_base_10(x: Term) -> Term:
     """log10 x."""
     e, mantissa = split_positive(x)
     f = mantissa - 1.0
-    high, low = _parts(x, _LOG10_E_SINGLE, _LOG10_E_DOUBLE)
-    high_2, low_2 = _parts(x, _LOG10_2_SINGLE, _LOG10_2_DOUBLE)
+    high, low = x.pick(_LOG10_E_SINGLE, _LOG10_E_DOUBLE)
+    high_2, low_2 = x.pick(_LOG10_2_SINGLE, _LOG10_2_DOUBLE)
     small = e.multiply_add(low_2, f.multiply_add(low, correction(f) * high))
     return _special(x, e.multiply_add(high_2, f.multiply_add(high, small)))
 

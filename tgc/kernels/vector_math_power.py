@@ -30,9 +30,8 @@ def _product(a: Term, b: Term | float) -> tuple[Term, Term]:
 
 def _logarithm_base_2(x: Term) -> tuple[Term, Term]:
     """log2 of a positive finite x as a sum of two floats: 2 artanh((m - 1) / (m + 1)) / ln 2 + e in double words."""
-    single = x.dtype.bits == 32
-    third, third_low = _THIRD_SINGLE if single else _THIRD_DOUBLE
-    scale, scale_low = _TWO_LOG2_E_SINGLE if single else _TWO_LOG2_E_DOUBLE
+    third, third_low = x.pick(_THIRD_SINGLE, _THIRD_DOUBLE)
+    scale, scale_low = x.pick(_TWO_LOG2_E_SINGLE, _TWO_LOG2_E_DOUBLE)
     e, m = split_positive(x)
     difference, total = m - 1.0, m + 1.0
     total_low = (1.0 - total) + m
@@ -42,7 +41,7 @@ def _logarithm_base_2(x: Term) -> tuple[Term, Term]:
     z, z_low = _product(s, s)
     z_low = (s + s).multiply_add(s_low, z_low)
     # artanh(s) / s = 1 + z (1/3 + z Q(z)), each sum and product with its error
-    tail = z * polynomial(z, _ARTANH_SINGLE if single else _ARTANH_DOUBLE)
+    tail = z * polynomial(z, x.pick(_ARTANH_SINGLE, _ARTANH_DOUBLE))
     u = tail + third
     u_low = (third - u + tail) + third_low
     v, v_low = _product(z, u)
@@ -98,16 +97,14 @@ def hypotenuse(x: Term, y: Term) -> Term:
 def cube_root(x: Term) -> Term:
     """∛x: a polynomial, rounded to half the bits so that its square is exact, and one step of Halley's method."""
     a = x.abs()
-    single = x.dtype.bits == 32
     e, m = split_positive(a)
     third = ((e + 0.5) * (1.0 / 3.0)).floor()
     remainder = e - third * 3.0
     two, one = remainder.equals(2.0), remainder.equals(1.0)
     factor = where(two, 2.0 ** (2 / 3), where(one, x.constant(2.0 ** (1 / 3)), 1.0))
     radicand = where(two, m * 4.0, where(one, m + m, m))
-    estimate = polynomial(m, _CBRT_SINGLE if single else _CBRT_DOUBLE) * factor
-    ones = (1 << x.dtype.bits) - 1
-    t = (estimate.bits() & (ones ^ (1 << (x.format.mantissa + 2) // 2) - 1)).bitcast(x.dtype)
+    estimate = polynomial(m, x.pick(_CBRT_SINGLE, _CBRT_DOUBLE)) * factor
+    t = estimate.upper_half()
     ratio = radicand / (t * t)
     root = t.multiply_add((ratio - t) / (t + t + ratio), t)
     layout = x.format

@@ -45,7 +45,7 @@ def truncated_remainder(x: Term, y: Term) -> Term:
     modulus, j = _integral_parts(b)
     half = modulus * 0.5
     distance = where(a < b, i.constant(0), i - j)
-    steps = 4 if x.dtype.bits == 32 else 6
+    steps = x.pick(4, 6)
     residue = (((distance >> steps) + layout.bias) << layout.mantissa).bitcast(x.dtype)
     for step in reversed(range(steps)):
         factor = where((distance & 1 << step).differs(0), residue + residue, residue)

@@ -8,7 +8,6 @@ reduction for trigonometric functions"), which vectors without such an argument 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Final
 
 from tgc.kernels.scalar_term import Term, polynomial, rarely, where
@@ -48,13 +47,9 @@ _TWO_OVER_PI: Final = int(
 _TWO_OVER_PI_BITS: Final = 1280
 
 
-def _single(x: Term) -> bool:
-    return x.dtype.bits == 32
-
-
 def _reduce_moderate(a: Term) -> tuple[Term, Term, Term]:
     """(r, its error, bits that end in n) for 0 <= a below the limit."""
-    first, second, third, fourth = _HALF_PI_SINGLE if _single(a) else _HALF_PI_DOUBLE
+    first, second, third, fourth = a.pick(_HALF_PI_SINGLE, _HALF_PI_DOUBLE)
     magic = 1.5 * 2.0**a.format.mantissa
     shifted = a.multiply_add(2.0 / math.pi, magic)
     n = shifted - magic
@@ -126,9 +121,8 @@ def _fast_two_sum(a: Term, b: Term) -> tuple[Term, Term]:
 
 def _times_half_pi(x: Term, rest: Term) -> tuple[Term, Term]:
     """(x + rest)·π/2 and its error, by halves of the mantissas (Dekker), as not all targets have fma."""
-    value, high, low, missing = _PRODUCT_SINGLE if _single(x) else _PRODUCT_DOUBLE
-    ones = (1 << x.dtype.bits) - 1
-    x_high = (x.bits() & (ones ^ (1 << (x.format.mantissa + 2) // 2) - 1)).bitcast(x.dtype)
+    value, high, low, missing = x.pick(_PRODUCT_SINGLE, _PRODUCT_DOUBLE)
+    x_high = x.upper_half()
     x_low = x - x_high
     product = x * value
     error = ((x_high * high - product) + x_high * low + x_low * high) + x_low * low
@@ -144,15 +138,11 @@ def _reduce(a: Term) -> tuple[Term, Term, Term]:
 def _sine_and_cosine(r: Term, low: Term) -> tuple[Term, Term]:
     """Of r + low, |r| <= π/4, low below half an ulp of r."""
     square = r * r
-    sine = r + (square * r).multiply_add(polynomial(square, _pick(r, _SIN_SINGLE, _SIN_DOUBLE)), low)
+    sine = r + (square * r).multiply_add(polynomial(square, r.pick(_SIN_SINGLE, _SIN_DOUBLE)), low)
     half = square * 0.5
     rounded = 1.0 - half
-    small = (square * square).multiply_add(polynomial(square, _pick(r, _COS_SINGLE, _COS_DOUBLE)), -(r * low))
+    small = (square * square).multiply_add(polynomial(square, r.pick(_COS_SINGLE, _COS_DOUBLE)), -(r * low))
     return sine, rounded + (((1.0 - rounded) - half) + small)
-
-
-def _pick(x: Term, single: Sequence[float], double: Sequence[float]) -> Sequence[float]:
-    return single if _single(x) else double
 
 
 def _flip(x: Term, quadrant: Term, sign: Term | None = None) -> Term:
@@ -182,11 +172,11 @@ def tangent(x: Term) -> Term:
     """tan x for all finite x: t = tan r, and -1/t in odd quadrants, corrected for what the rounding of t lost."""
     r, low, n = _reduce(x.abs())
     square = r * r
-    odd = (square * r) * polynomial(square, _pick(r, _TAN_SINGLE, _TAN_DOUBLE))
+    odd = (square * r) * polynomial(square, r.pick(_TAN_SINGLE, _TAN_DOUBLE))
     estimate = r + odd
     tail = estimate.multiply_add(estimate, 1.0).multiply_add(low, odd)
     t = r + tail
     lost = tail - (t - r)
     q = -1.0 / t
     result = where((n & 1).equals(0), t, (q * q).multiply_add(lost, q))
-    return (result.bits() ^ (x.bits() & (1 << x.dtype.bits - 1))).bitcast(x.dtype)
+    return result.with_sign_flipped(x)
