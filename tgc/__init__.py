@@ -8,7 +8,9 @@ import importlib
 from collections.abc import Mapping
 from typing import Any
 
-__version__ = "0.1.0"
+from tgc.version import VERSION
+
+__version__ = VERSION
 
 _EXPORTS: Mapping[str, str] = {
     # dtypes
@@ -22,7 +24,7 @@ _EXPORTS: Mapping[str, str] = {
     **dict.fromkeys(("Tensor", "Variable", "tensor", "no_grad"), "tgc.frontend.tensor"),
     "manual_seed": "tgc.frontend.random",
     # compiled functions
-    **dict.fromkeys(("jit", "export", "compile", "load"), "tgc.frontend.jit"),
+    **dict.fromkeys(("jit", "export", "XX"),
     # transformations of functions
     **dict.fromkeys(
         ("grad", "value_and_grad", "vjp", "jvp", "vmap", "checkpoint"),
