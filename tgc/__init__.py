@@ -24,7 +24,8 @@ _EXPORTS: Mapping[str, str] = {
     **dict.fromkeys(("Tensor", "Variable", "tensor", "no_grad"), "tgc.frontend.tensor"),
     "manual_seed": "tgc.frontend.random",
     # compiled functions
-    **dict.fromkeys(("jit", "export", "XX"),
+    **dict.fromkeys(("jit", "export"), "tgc.frontend.jit"),
+    **dict.fromkeys(("compile", "load"), "tgc.frontend.export"),
     # transformations of functions
     **dict.fromkeys(
         ("grad", "value_and_grad", "vjp", "jvp", "vmap", "checkpoint"),

@@ -28,10 +28,10 @@ from tgc.backend.header import header_text
 from tgc.backend.jit import Library as LoadedObject
 from tgc.backend.library import embed, library_text
 from tgc.backend.link import linkers, shared
-from tgc.backend.threads import process_runtime
 from tgc.compiler import Compiled, Options, lower_module
 from tgc.dtypes import from_numpy, named
 from tgc.errors import ParseError, UserError
+from tgc.executable import runtime
 from tgc.ir.builder import Builder
 from tgc.ir.dims import evaluate
 from tgc.ir.graph import Array, Module, literal, state
@@ -202,7 +202,7 @@ class LoadedLibrary:
         fixed = ("init", "state_size", "error_message")
         own = [f + suffix for f in self.functions for suffix in ("_parallel", "_workspace")]
         self._object = LoadedObject(image, [f"{self.name}_{n}" for n in (*fixed, *own)])
-        self._runtime = process_runtime()
+        self._runtime = runtime()
         size = self._function("state_size", ctypes.c_int64)()
         raw = np.zeros(size + ALIGNMENT, np.uint8)
         start = -raw.ctypes.data % ALIGNMENT

@@ -2,36 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 from passes.base import Pass, PassContext
 from passes.instruments import Instrument
-from passes.pipeline import Pipeline, parse_pipeline
-from tgc.backend.call import NativeFunction
-from tgc.backend.codegen import compile_module as emit_object
+from passes.pipeline import PASSES, Pipeline, parse_pipeline
 from tgc.backend.emit import emit_module
-from tgc.backend.entry import entry_symbols, entry_text
+from tgc.backend.entry import entry_text, kernel_declarations
 from tgc.backend.host import host_target
-from tgc.backend.jit import Library
+from tgc.backend.parallel import compile_modules
 from tgc.backend.run_text import RUNTIME_DECLARATION
-from tgc.backend.threads import process_runtime
-from tgc.cache import Cache, cache_key
-from tgc.errors import CompilerBug
-from tgc.executable import CompiledFunction
-from tgc.ir.graph import Constant, Function, Module, Node, Place, State
+from tgc.cache import Cache, Entry, cache_key
+from tgc.errors import CompilerBug, TgcError, UserError
+from tgc.executable import CompiledFunction, load_function
+from tgc.ir.graph import Array, Constant, Function, Module, Node, Place, State
+from tgc.ir.printer import print_module
 from tgc.kernels.ir import Kernel
 from tgc.kernels.program import Program
 from tgc.ops import OPS
 from tgc.programs import KernelLibrary, program_of
 from tgc.target import Target
 
+_FUNCTION = "f"
+_ENTRY = "tgc_f"
+
 
 @dataclass(frozen=True)
 class Options:
     """How to compile. ``pipeline``: ``"O0"`` to ``"O3"`` or passes by name; ``passes`` run before it.
 
-    ``debug``: every load and store of the kernels checks its bounds.
+    ``target``: by default this machine. ``debug``: every load and store of the kernels checks its bounds. ``cached``:
+    whether functions for this process are looked up in the cache and kept there. ``instruments`` look on while passes
+    run, of which a function from the cache has none.
     """
 
     pipeline: str = "O3"
@@ -39,53 +43,84 @@ class Options:
     target: Target | None = None
     debug: bool = False
     cached: bool = True
+    instruments: tuple[Instrument, ...] = field(default=(), compare=False)
 
     def resolved(self) -> Target:
+        """The target."""
         return self.target or host_target()
+
+    def passes_in_order(self) -> Pipeline:
+        """All passes. Raises :class:`UserError` for a pipeline that does not fit together."""
+        pipeline = parse_pipeline(self.pipeline)
+        return Pipeline(self.passes + pipeline.passes) if self.passes else pipeline
+
+    def cache(self) -> Cache | None:
+        """Where to look for code. A pass from elsewhere is not cached: its source may change."""
+        known = all(PASSES.get(p.name) is type(p) for p in self.passes)
+        return Cache.default() if self.cached and known and not self.instruments else None
 
 
 @dataclass(frozen=True)
 class Compiled:
-    """A module on its way down: after the passes, as programs, as kernels."""
+    """A module on its way down: after the passes, as programs, as kernels.
+
+    ``library`` knows which kernels each fused region became.
+    """
 
     module: Module
     programs: Mapping[str, Program]
-    kernels: tuple[Kernel, ...]
-    sources: Mapping[str, Node]
+    library: KernelLibrary
     target: Target
-    options: Options = field(default_factory=Options)
 
-    def llvm(self) -> str:
-        """LLVM IR of the kernels and of one entry per function, for use in process."""
-        entries = [entry_text(p, symbol=entry_symbol(name)) for name, p in self.programs.items()]
-        kernels = emit_module(self.kernels, self.target, self.options.debug)
-        return "\n".join([kernels, *entries, RUNTIME_DECLARATION])
+    @property
+    def kernels(self) -> tuple[Kernel, ...]:
+        """Every kernel, equal ones once."""
+        return tuple(self.library.kernels.values())
 
 
-def entry_symbol(name: str) -> str:
-    """The symbol of a function's inner entry."""
-    return f"tgc_{name}"
+@contextmanager
+def reproducible(module: Module, stage: str) -> Iterator[None]:
+    """Turns whatever goes wrong inside, except for mistakes of the user, into a :class:`CompilerBug` with the module."""
+    try:
+        yield
+    except UserError:
+        raise
+    except CompilerBug as bug:
+        bug.ir = bug.ir or print_module(module)
+        raise
+    except TgcError as error:
+        raise CompilerBug(str(error), stage=stage, ir=print_module(module)) from error
+    except Exception as error:
+        raise CompilerBug(f"{type(error).__name__}: {error}", stage=stage, ir=print_module(module)) from error
 
 
-def optimise(module: Module, options: Options, instruments: Sequence[Instrument] = ()) -> Module:
+def optimise(module: Module, options: Options) -> Module:
     """The module after the passes of ``options``."""
-    pipeline = parse_pipeline(options.pipeline)
-    if options.passes:
-        pipeline = Pipeline(options.passes + pipeline.passes)
-    return pipeline.run(module, PassContext(OPS, options.resolved()), instruments=instruments)
+    pipeline = options.passes_in_order()
+    with reproducible(module, "passes"):
+        return pipeline.run(module, PassContext(OPS, options.resolved()), instruments=options.instruments)
 
 
-def lower_module(module: Module, options: Options | None = None, instruments: Sequence[Instrument] = ()) -> Compiled:
-    """Kernels and programs of a module, passes included."""
+def lower_module(module: Module, options: Options | None = None) -> Compiled:
+    """Kernels and programs of a module, passes included.
+
+    Raises :class:`UserError` for a pipeline that does not end in planned memory.
+    """
     options = options or Options()
     target = options.resolved()
-    optimised = optimise(module, options, instruments)
+    optimised = optimise(module, options)
+    if any(f.workspace is None for f in optimised.functions):
+        raise UserError(
+            "the passes leave memory unplanned, so that there is nothing to compile",
+            hint="end the pipeline with fusion,memory-plan, or with O0, O1, O2 or O3",
+        )
     library = KernelLibrary(OPS, target)
-    programs = {
-        f.name: program_of(f, library, state=optimised.state, constants=optimised.constants, ranges=optimised.ranges)
-        for f in optimised.functions
-    }
-    return Compiled(optimised, programs, tuple(library.kernels.values()), library.sources, target, options)
+    with reproducible(module, "lowering"):
+        programs = {
+            f.name: program_of(f, library, state=optimised.state, constants=optimised.constants, ranges=module.ranges)
+            for f in optimised.functions
+        }
+    return Compiled(optimised, programs, library, target)
 
 
 def compile_function(
@@ -98,39 +133,42 @@ def compile_function(
 ) -> CompiledFunction:
     """Native code of a function, from the cache when it was compiled before.
 
-    State and constants of the result are those that the function uses, in the order of the mappings.
+    State and constants of the result are those that the function uses, in the order of the mappings. Its code does not
+    depend on what the state is, so that a process that starts anew finds it.
     """
     options = options or Options()
-    module = Module("jit", (replace(function, name="f"),), state or {}, constants or {}, {}, locations or {})
-    cache = Cache.default() if options.cached else None
+    held = {name: State(s.type) for name, s in (state or {}).items()}
+    module = Module("jit", (replace(function, name=_FUNCTION),), held, constants or {}, {}, locations or {})
+    cache = options.cache()
     key = cache_key(module, options.resolved(), options.pipeline, options.passes, options.debug) if cache else ""
     entry = cache.get(key) if cache else None
-    known = module.constants
     if entry is None:
-        compiled = lower_module(module, options)
-        known = compiled.module.constants
-        program = replace(compiled.programs["f"], steps=())
-        image = emit_object(compiled.llvm(), compiled.target, external=frozenset({"tgc_run"}))
+        entry = _compiled_entry(module, options)
         if cache:
-            cache.put(key, program, image)
-    else:
-        program, image = entry
-        if any(value.name not in known for value in program.constants):
-            # constants that the passes computed
-            known = optimise(module, options).constants
-    return load_function(program, image, known)
+            cache.put(key, entry)
+    return load_function(entry.program, _ENTRY, entry.images, {**_arrays(module.constants), **entry.constants})
 
 
-def load_function(program: Program, image: bytes, constants: Mapping[str, Constant]) -> CompiledFunction:
-    """The function ``f`` of an object file, ready to be called."""
-    symbol = entry_symbol("f")
-    runtime = process_runtime()
-    library = Library(image, entry_symbols(symbol), addresses=runtime.symbols, dependencies=(runtime,))
-    arrays = []
-    for value in program.constants:
-        data = constants[value.name].data
-        if data is None:
-            raise CompilerBug(f"constant {value.name} has no data", stage="loading")
-        arrays.append(data)
-    native = NativeFunction(program, address=library.address, symbol=symbol, constants=arrays, keepalive=library)
-    return CompiledFunction(program, native)
+def _compiled_entry(module: Module, options: Options) -> Entry:
+    compiled = lower_module(module, options)
+    program = compiled.programs[_FUNCTION]
+    with reproducible(module, "code generation"):
+        texts = _texts(compiled, program, options.debug)
+        images = compile_modules(texts, compiled.target, external=frozenset({"tgc_run"}))
+    computed = {n: c for n, c in compiled.module.constants.items() if n not in module.constants}
+    used = {value.name for value in program.constants}
+    return Entry(replace(program, steps=()), images, {n: a for n, a in _arrays(computed).items() if n in used})
+
+
+def _arrays(constants: Mapping[str, Constant]) -> dict[str, Array]:
+    return {name: constant.data for name, constant in constants.items() if constant.data is not None}
+
+
+def _texts(compiled: Compiled, program: Program, debug: bool) -> list[str]:
+    """LLVM IR: the entry and each kernel in a module of its own, so that they are compiled side by side."""
+    entry = entry_text(program, symbol=_ENTRY) + RUNTIME_DECLARATION
+    if debug:
+        # the kernels share the record of what went wrong
+        return [emit_module(compiled.kernels, compiled.target, debug=True) + entry]
+    texts = [emit_module([kernel], compiled.target) for kernel in compiled.kernels]
+    return [emit_module([], compiled.target) + kernel_declarations([program]) + entry, *texts]

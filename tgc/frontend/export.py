@@ -96,8 +96,10 @@ def state_names(functions: Sequence[Callable[..., Any]], tensors: Sequence[Mutab
     """
     found: dict[int, str] = {}
     taken: set[str] = set()
-    for variable, thing in _referenced(functions):
-        named = dict(thing.named_state())
+    things = _referenced(functions)
+    # what belongs to parameters is named after them, so they come first
+    for variable, thing in sorted(things, key=lambda item: hasattr(item[1], "named_after")):
+        named = dict(thing.named_after(found) if hasattr(thing, "named_after") else thing.named_state())
         clash = taken & named.keys()
         for path, tensor in named.items():
             if id(tensor) not in found:

@@ -1,26 +1,40 @@
 """Compiled functions: ``jit``, ``export``.
 
 A function is recorded once per signature: the types of its tensor arguments, the values of the others, and the settings
-of the modules and optimisers that it used. A dimension that comes with a second size becomes symbolic, once, and every further size
-runs the same code.
+of the modules and optimisers that it used. A dimension that comes with a second size becomes symbolic, once, and every
+further size runs the same code.
 """
 
 from __future__ import annotations
 
 import functools
 import inspect
+import itertools
+import struct
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from tgc.compiler import CompiledFunction, compile_function
+from tgc.compiler import compile_function
 from tgc.dtypes import named
 from tgc.errors import ParseError, TraceError, UserError
-from tgc.frontend.base import BaseTensor, MutableTensor
+from tgc.executable import CompiledFunction
+from tgc.executable import CompiledFunction
+from tgc.frontend.base import BaseTensor, MutableTensor, Writes
 from tgc.frontend.tensor import Tensor
-from tgc.frontend.trace import FunctionTrace, copied, evaluate_pending, function_trace, tracing, type_of
+from tgc.frontend.trace import (
+    SETTINGS,
+    FunctionTrace,
+    commit_assigned,
+    copied,
+    evaluate_pending,
+    function_trace,
+    here,
+    tracing,
+    type_of,
+)
 from tgc.frontend.tree import Structure, flatten, unflatten
 from tgc.ir.dims import Dim, parse_dim, symbol
 from tgc.ir.graph import Array, Constant, Function, Graph, Module, Place, State
@@ -65,6 +79,9 @@ def record(function: Callable[..., Any], arguments: Sequence[Any], structure: St
     assigns = tuple((f"s{i}", v) for i, v in trace.assignments())
     graph = Graph(trace.parameters, results, _names(function, len(types)))
     recorded = Function(name, graph, assigns, constraints=tuple(trace.builder.constraints))
+    owner = getattr(function, "__self__", None)
+    if hasattr(owner, "settings"):
+        trace.touched[id(owner)] = owner
     settings = tuple((thing, thing.settings()) for thing in trace.touched.values())
     return Recorded(
         recorded,
@@ -87,60 +104,102 @@ def _names(function: Callable[..., Any], count: int) -> tuple[str, ...]:
 
 
 def as_module(recorded: Recorded) -> Module:
-    """The function with its state and constants, ready to be compiled."""
+    """The function with its state and constants, ready to be compiled; the values of state do not matter to its code."""
     function = recorded.function
     return Module(
         function.name,
         (function,),
-        state={f"s{i}": State(t.type, Constant.of(t.array, t.type)) for i, t in enumerate(recorded.state)},
+        state={f"s{i}": State(t.type) for i, t in enumerate(recorded.state)},
         constants={f"c{i}": Constant.of(t.array, t.type) for i, t in enumerate(recorded.constants)},
         locations=recorded.locations,
     )
 
 
 class _Specialisation:
-    """One compiled form of a function: for types that ``pattern`` covers, under ``settings``."""
+    """One compiled form of a function: for types that ``pattern`` covers, under the settings that were read."""
 
     def __init__(
-        self, recorded: Recorded, compiled: CompiledFunction, pattern: Sequence[TensorType], cause: str
+        self, recorded: Recorded, compiled: CompiledFunction, pattern: Sequence[TensorType], cause: str, given: bool
     ) -> None:
-        self.recorded = recorded
-        self.compiled = compiled
         self.pattern = tuple(pattern)
         self.cause = cause
-        self.state = [t.array for t in recorded.state]
-        self.assigns = bool(recorded.function.assigns)
-        self.call = compiled.bind(self.state)
-        self.simple = recorded.structure == "*" and recorded.tensors == (True,)
+        self._given = given
+        self._recorded = recorded
+        self._checked = -1
+        self._writes = Writes()
+        assigned = [recorded.state[int(name[1:])] for name, _ in recorded.function.assigns]
+        for tensor in assigned:
+            tensor.written_by(self._writes)
+        self._assigns = bool(assigned)
+        self._call = compiled.bind([recorded.state[int(value.name[1:])].array for value in compiled.program.state])
+        types = [value.type for value in recorded.function.results]
+        self._single = recorded.structure == "*" and recorded.tensors == (True,)
+        known = all(isinstance(d, int) for t in types for d in t.shape)
+        self._type = types[0] if self._single and known else None
 
     def fits(self, types: Sequence[TensorType]) -> bool:
-        return all(_covers(p, t) for p, t in zip(self.pattern, types, strict=True))
+        """Whether the native code takes arguments of these types."""
+        return covers(self.pattern, types, ones=self._given)
 
     def valid(self) -> bool:
-        return all(thing.settings() == settings for thing, settings in self.recorded.settings)
+        """Whether every module and optimiser is set as it was when the function was recorded."""
+        now = SETTINGS.ticks
+        if self._checked == now:
+            return True
+        if any(thing.settings() != settings for thing, settings in self._recorded.settings):
+            return False
+        self._checked = now
+        return True
+
+    def changed(self) -> str:
+        """Which setting differs from what it was."""
+        for thing, before in self._recorded.settings:
+            after = thing.settings()
+            if after != before:
+                old, new = dict(before), dict(after)
+                names = [name for name in {**old, **new} if old.get(name) != new.get(name)]
+                return f"{type(thing).__name__}: {', '.join(names)} changed"
+        return "settings changed"
 
     def run(self, arrays: Sequence[Array]) -> Any:
-        if self.assigns:
+        """One native call."""
+        if self._assigns:
             evaluate_pending()
-        results = self.call(*arrays)
-        if self.assigns:
-            for tensor in self.recorded.state:
-                tensor.version += 1
-        if self.simple:
-            return Tensor(results)
+            results = self._call(*arrays)
+            self._writes.count += 1
+        else:
+            commit_assigned()
+            results = self._call(*arrays)
+        if self._single:
+            return Tensor(results) if self._type is None else Tensor.of(results, self._type)
         if isinstance(results, np.ndarray):
             results = (results,)
-        found, others = iter(map(Tensor, results)), iter(self.recorded.others)
-        leaves = [next(found) if is_tensor else next(others) for is_tensor in self.recorded.tensors]
-        return unflatten(self.recorded.structure, leaves)
+        found, others = iter(map(Tensor, results)), iter(self._recorded.others)
+        leaves = [next(found) if is_tensor else next(others) for is_tensor in self._recorded.tensors]
+        return unflatten(self._recorded.structure, leaves)
 
 
-def _covers(pattern: TensorType, type: TensorType) -> bool:
-    return (
-        pattern.dtype is type.dtype
-        and len(pattern.shape) == len(type.shape)
-        and all(p == d or not isinstance(p, int) for p, d in zip(pattern.shape, type.shape, strict=True))
-    )
+def covers(pattern: Sequence[TensorType], types: Sequence[TensorType], *, ones: bool) -> bool:
+    """Whether arguments of ``types`` may be given where ``pattern`` is wanted; a name has one size throughout.
+
+    ``ones``: whether a name can stand for 1, which otherwise is a size of its own, since it broadcasts.
+
+    >>> covers([parse_spec("f32[n, 2]")], [parse_spec("f32[7, 2]")], ones=False)
+    True
+    >>> covers([parse_spec("f32[n, n]")], [parse_spec("f32[7, 2]")], ones=False)
+    False
+    """
+    sizes: dict[Dim, Dim] = {}
+    for wanted, given in zip(pattern, types, strict=True):
+        if wanted.dtype is not given.dtype or len(wanted.shape) != len(given.shape):
+            return False
+        for p, d in zip(wanted.shape, given.shape, strict=True):
+            if isinstance(p, int):
+                if p != d:
+                    return False
+            elif (d == 1 and not ones) or sizes.setdefault(p, d) != d:
+                return False
+    return True
 
 
 class CompiledCallable:
@@ -155,6 +214,8 @@ class CompiledCallable:
         self.specs = None if specs is None else tuple(specs)
         self.name = getattr(function, "__name__", type(function).__name__)
         self._known: dict[object, list[_Specialisation]] = {}
+        # what the last call was: mostly the next one is the same
+        self._recent: tuple[tuple[TensorType, ...], _Specialisation] | None = None
 
     @property
     def specialisations(self) -> tuple[tuple[str, str], ...]:
@@ -166,6 +227,18 @@ class CompiledCallable:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if function_trace() is not None:
             return self.function(*args, **kwargs)
+        recent = self._recent
+        if recent is not None and not kwargs and len(args) == len(recent[0]) and recent[1].valid():
+            arrays: list[Array] = []
+            for argument, expected in zip(args, recent[0], strict=True):
+                if type(argument) is not Tensor or argument._array is None or argument._type != expected:
+                    break
+                arrays.append(argument._array)
+            else:
+                return recent[1].run(arrays)
+        return self._general(args, kwargs)
+
+    def _general(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         leaves, structure = flatten((args, kwargs))
         arrays: list[Array] = []
         types: list[TensorType] = []
@@ -180,8 +253,10 @@ class CompiledCallable:
                 types.append(type_of(leaf))
                 statics.append(None)
             else:
-                statics.append((type(leaf), leaf))
+                statics.append((type(leaf), struct.pack("<d", leaf) if type(leaf) is float else leaf))
         found = self._find((structure, *statics), types, leaves, structure)
+        simple = not kwargs and all(type(argument) is Tensor for argument in args)
+        self._recent = (tuple(types), found) if simple else None
         return found.run(arrays)
 
     def _find(
@@ -193,13 +268,14 @@ class CompiledCallable:
             raise TraceError(
                 "an argument that is no tensor must be hashable: the function is compiled for its value",
                 hint="pass tensors, numbers, strings, or tuples of them",
+                location=here(),
             ) from None
         for specialisation in known:
             if specialisation.fits(types) and specialisation.valid():
                 return specialisation
         pattern, cause = self._pattern(known, types)
         made = self._compile(pattern, cause, leaves, structure)
-        known[:] = [s for s in known if not (s.valid() and all(map(_covers, pattern, s.pattern)))]
+        known[:] = [s for s in known if not (s.valid() and covers(pattern, s.pattern, ones=False))]
         known.insert(0, made)
         return made
 
@@ -207,17 +283,26 @@ class CompiledCallable:
         self, known: Sequence[_Specialisation], types: Sequence[TensorType]
     ) -> tuple[Sequence[TensorType], str]:
         """The types to compile for, and why."""
+        changed = next((s.changed() for s in known if s.fits(types)), None)
         if self.specs is not None:
-            if len(self.specs) != len(types) or not all(map(_covers, self.specs, types)):
+            if len(self.specs) != len(types) or not covers(self.specs, types, ones=True):
                 given, wanted = ", ".join(map(str, types)), ", ".join(map(str, self.specs))
                 raise UserError(
-                    f"{self.name}({wanted}) was called with ({given})", hint="pass tensors that fit the specification"
+                    f"{self.name}({wanted}) was called with ({given})",
+                    hint="pass tensors that fit the specification",
+                    location=here(),
                 )
-            return self.specs, "specification" if not known else "settings of a module changed"
+            return self.specs, changed or "specification"
+        if changed:
+            return types, changed
+        if not known:
+            return types, "first call" if not self._known or len(self._known) == 1 else "other arguments"
         for other in known:
-            if other.valid() and all(map(_alike, other.pattern, types)):
-                return _generalised(other.pattern, types)
-        return types, "first call" if not known else "types of the arguments, or settings of a module"
+            if other.valid():
+                general = _generalised(other.pattern, types)
+                if general is not None:
+                    return general
+        return types, "other types of the arguments"
 
     def _compile(
         self, pattern: Sequence[TensorType], cause: str, leaves: Sequence[Any], structure: Structure
@@ -233,30 +318,43 @@ class CompiledCallable:
             constants=module.constants,
             locations=module.locations,
         )
-        return _Specialisation(recorded, compiled, pattern, cause)
+        return _Specialisation(recorded, compiled, pattern, cause, self.specs is not None)
 
 
-def _alike(pattern: TensorType, type: TensorType) -> bool:
-    return pattern.dtype is type.dtype and len(pattern.shape) == len(type.shape)
+def _generalised(
+    pattern: Sequence[TensorType], types: Sequence[TensorType]
+) -> tuple[Sequence[TensorType], str] | None:
+    """The pattern with a name wherever a second size came, and why; None if the types differ in more than sizes.
 
-
-def _generalised(pattern: Sequence[TensorType], types: Sequence[TensorType]) -> tuple[Sequence[TensorType], str]:
-    """The pattern with a symbol wherever a second size came; dimensions that changed alike get the same one."""
+    Dimensions that changed alike get the same name. A size of 1 broadcasts and so never becomes a name.
+    """
     names: dict[tuple[Dim, Dim], Dim] = {}
+    taken = {d for t in pattern for d in t.shape if not isinstance(d, int)}
     changed: list[str] = []
     result = []
     for i, (old, new) in enumerate(zip(pattern, types, strict=True)):
+        if old.dtype is not new.dtype or len(old.shape) != len(new.shape):
+            return None
         shape: list[Dim] = []
         for axis, (a, b) in enumerate(zip(old.shape, new.shape, strict=True)):
-            if a == b or not isinstance(a, int):
+            if a == b:
                 shape.append(a)
                 continue
+            if a == 1 or b == 1:
+                return None
             if (a, b) not in names:
-                names[a, b] = symbol(f"d{len(names)}_{i}_{axis}")
+                fresh = isinstance(a, int) or any(known is a for known in names.values())
+                names[a, b] = next(d for d in map(_named, itertools.count()) if d not in taken) if fresh else a
+                taken.add(names[a, b])
+                if fresh:
+                    changed.append(f"argument {i}, dimension {axis}: {a}, then {b}")
             shape.append(names[a, b])
-            changed.append(f"argument {i}, dimension {axis}: {a}, then {b}")
         result.append(TensorType(old.dtype, shape))
     return result, "a second size (" + "; ".join(changed) + ")"
+
+
+def _named(number: int) -> Dim:
+    return symbol(f"d{number}")
 
 
 def parse_spec(text: str) -> TensorType:
@@ -273,7 +371,7 @@ def parse_spec(text: str) -> TensorType:
 
 
 def jit(function: Callable[..., Any], *specs: str) -> CompiledCallable:
-    """Compiles ``function`` when it is called: its forward part, ``backward`` and optimiser steps become one native call.
+    """Compiles ``function`` when it is called: forward part, ``backward`` and optimiser steps become one native call.
 
     ``specs``: types of the tensor arguments, to say beforehand which dimensions vary.
 
