@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TypeAlias
 
-from tgc.dtypes import DType, i32, i64
+from tgc.dtypes import DType, bool_, i32, i64
 from tgc.errors import CompilerBug
 from tgc.ir import graph
 from tgc.ir.dims import Dim
@@ -304,17 +304,28 @@ class Point:
             start = self.evaluator.scalar(offset.shifted(1 - lanes))
             loaded = b.load(buffer, start, lanes)
             return b.shuffle(loaded, loaded, tuple(range(lanes - 1, -1, -1)))
-        if guard.vector is None and not offset.vectors and offset.lane == 2:
-            # the second load begins at the first one's last element: not one beyond those that are wanted is read
-            start = self.evaluator.scalar(offset)
+        if not offset.vectors and offset.lane == 2 and lanes % 2 == 0:
+            return self._every_second(buffer, self.evaluator.scalar(offset), guard)
+        return b.gather(buffer, self._offsets(buffer, offset), mask=self._mask(guard))
+
+    def _every_second(self, buffer: Buffer, start: Value, guard: Guard) -> Value:
+        """Two loads; the second begins where the first ends, so that nothing beyond the last element is read."""
+        b, lanes = self.builder, self.lanes
+        second = b.add(start, lanes - 1)
+        mask = None if guard.vector is None else self._mask(guard)
+        if mask is not None:
+            no = b.constant(False, bool_, lanes)
+            even = tuple([k // 2 if k % 2 == 0 else lanes for k in range(lanes)])
+            odd = tuple([(k + lanes - 1) // 2 if k % 2 else lanes for k in range(lanes)])
+            low = b.load(buffer, start, lanes, mask=b.shuffle(mask, no, even))
+            high = b.load(buffer, second, lanes, mask=b.shuffle(mask, no, odd))
+        else:
             count = self._count(guard)
             wanted = None if count is None else b.sub(b.mul(count, 2), 1)
             low = b.load(buffer, start, lanes, count=wanted)
-            rest = None if wanted is None else b.sub(wanted, lanes - 1)
-            high = b.load(buffer, b.add(start, lanes - 1), lanes, count=rest)
-            half = (lanes + 1) // 2
-            return b.shuffle(low, high, tuple([2 * i if i < half else 2 * i + 1 for i in range(lanes)]))
-        return b.gather(buffer, self._offsets(buffer, offset), mask=self._mask(guard))
+            high = b.load(buffer, second, lanes, count=None if wanted is None else b.sub(wanted, lanes - 1))
+        half = lanes // 2
+        return b.shuffle(low, high, tuple([2 * i if i < half else 2 * i + 1 for i in range(lanes)]))
 
     def store(self, buffer: Buffer, offset: Index, value: Value, guard: Guard = ALWAYS) -> None:
         """The value, or its real lanes, to ``offset``."""

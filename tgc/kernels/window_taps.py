@@ -58,6 +58,11 @@ class Windows:
         """Whether a dimension has windows at all."""
         return (self.window[d], self.stride[d], self.low[d], self.high[d]) != (1, 1, 0, 0)
 
+    @property
+    def overlap(self) -> bool:
+        """Whether an element may lie in several windows."""
+        return any(s < d * (w - 1) + 1 for w, s, d in zip(self.window, self.stride, self.dilation, strict=True))
+
     def met(self, at: Coordinates, tap: Sequence[Index]) -> Coordinates:
         """What position ``tap`` of the window ``at`` meets."""
         found = []
@@ -196,16 +201,17 @@ def window_max(point: Point, windows: Windows, x: graph.Value, at: Coordinates) 
 
 # position in the window -> the window at which it meets the element, and whether that exists; None if none can
 Covering = Callable[[Point, Sequence[Index]], "tuple[Coordinates, Guard] | None"]
+# where the maximum of a window is
+Position = Callable[[Point, Coordinates, Guard], Value]
 
 
-def gathered(
-    point: Point, windows: Windows, node: Node, covering: Covering, winners: dict[Coordinates, Value]
-) -> Value:
+def gathered(point: Point, windows: Windows, dy: graph.Value, covering: Covering, position: Position | None) -> Value:
     """An element of a gradient: the sum, over the windows that cover it, of what they hand to it.
 
-    The positions in the window are looked at in their order. ``winners``: those computed in this block already.
+    The positions in the window are looked at in their order. ``position``: where a window's maximum is, which gets all
+    of it; without, each element gets it.
     """
-    b, dy = point.builder, node.operands[-1]
+    b = point.builder
     nothing = b.constant(0, dy.dtype.compute, point.lanes)
 
     def step(point: Point, tap: Sequence[Index], number: Value, state: list[Value]) -> list[Value]:
@@ -214,13 +220,9 @@ def gathered(
             return state
         place, exists = covered
         value = read(point, dy, place, exists)
-        if node.op == "window_max_gradient":
-            won = winners.get(place)
-            if won is None:
-                won = winner(point, windows, node.operands[0], place, exists)[1]
-                if windows.count <= MOST_UNROLLED:
-                    winners[place] = won
-            exists = both(b, exists, b.compare("eq", won, b.splat(number, point.lanes)))
+        if position is not None:
+            wins = b.compare("eq", position(point, place, exists), b.splat(number, point.lanes))
+            exists = both(b, exists, wins)
         return [b.add(state[0], chosen(point, exists, value, nothing))]
 
     return over_taps(point, windows, [nothing], step)[0]
