@@ -227,10 +227,9 @@ def test_both_modes_agree(function: Function, seed: int) -> None:
     count = len(inputs)
     directions = [parameter(count + i, v.type) for i, v in enumerate(inputs)]
     seeds = [parameter(2 * count + i, v.type) for i, v in enumerate(outputs)]
-    forward = [
-        b.full_like(v, 0) if t is None else t for t, v in zip(jvp(b, outputs, inputs, directions), outputs, strict=True)
-    ]
-    back = [b.full_like(v, 0) if t is None else t for t, v in zip(vjp(b, outputs, inputs, seeds), inputs, strict=True)]
+    forward = zip(jvp(b, outputs, inputs, directions), outputs, strict=True)
+    back = zip(vjp(b, outputs, inputs, seeds), inputs, strict=True)
+    derivatives = [b.full_like(v, 0) if t is None else t for t, v in (*forward, *back)]
     arrays = [
         np.asarray(rng.integers(-2, 3, [evaluate(d, {"n": SIZE}) for d in v.shape]), np.float64)
         for v in (*inputs, *directions, *seeds)
