@@ -76,9 +76,8 @@ def _finish_rows(
         _finish_in_loop(evaluator, anchor, sums, shape, columns, place, scratch, None)
         return
     for r in range(shape.rows):
-        at = place(r)
-        for v in range(shape.vectors):
-            _finish_vector(evaluator, anchor, sums[r * shape.vectors + v], at, columns, v)
+        values = sums[r * shape.vectors : (r + 1) * shape.vectors]
+        finish_row(evaluator, anchor, values, place(r), columns)
 
 
 def _finish_in_loop(
@@ -95,18 +94,23 @@ def _finish_in_loop(
     tile = scratch()
     spill(builder, tile, shape, sums)
 
-    def finish_row(row: Value) -> None:
-        at = place(row)
-        for v in range(shape.vectors):
-            offset = builder.add(builder.mul(row, shape.width), v * shape.lanes)
-            _finish_vector(evaluator, anchor, builder.load(tile, offset, shape.lanes), at, columns, v)
+    def finish(row: Value) -> None:
+        start = builder.mul(row, shape.width)
+        values = [builder.load(tile, builder.add(start, v * shape.lanes), shape.lanes) for v in range(shape.vectors)]
+        finish_row(evaluator, anchor, values, place(row), columns)
 
     with builder.loop(0, shape.rows, name="finish") as loop:
         if wanted is None:
-            finish_row(loop.index)
+            finish(loop.index)
         else:
             with builder.if_(wanted(loop.index)):
-                finish_row(loop.index)
+                finish(loop.index)
+
+
+def finish_row(evaluator: Evaluator, anchor: graph.Value, values: Sequence[Value], at: Place, columns: Columns) -> None:
+    """Stores every result of the region for one row of a tile."""
+    for v, value in enumerate(values):
+        _finish_vector(evaluator, anchor, value, at, columns, v)
 
 
 def _finish_vector(

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
-from tgc.dtypes import DType
-from tgc.ir.dims import Dim, product
+from tgc.ir.dims import product
+from tgc.ir.graph import Graph
+from tgc.ir.opdef import OpTable
 from tgc.kernels.access import Evaluator
 from tgc.kernels.builder import KernelBuilder
+from tgc.kernels.contraction_plan import Plan
 from tgc.kernels.grid import ceil_divide, unflattened
 from tgc.kernels.indices import Index
-from tgc.kernels.ir import Buffer, Value
-from tgc.kernels.tile import TileShape
+from tgc.kernels.ir import Value
+from tgc.kernels.lowering import Stage
+
+# rows of a panel that one iteration packs
+_ROWS = 256
+# squares of this size are transposed in registers: larger ones take longer to compile than they gain
+_SQUARE = 8
 
 
 def transposed(builder: KernelBuilder, rows: Sequence[Value]) -> list[Value]:
@@ -34,113 +41,76 @@ def transposed(builder: KernelBuilder, rows: Sequence[Value]) -> list[Value]:
     return values
 
 
-def pack(
-    evaluator: Evaluator,
-    parameter: int,
-    panel: Buffer,
-    start: Value,
-    *,
-    letters: str,
-    at: Mapping[str, Index],
-    column: str | None,
-    columns: tuple[Value, Dim],
-    summed: tuple[tuple[str, Dim], ...],
-    shape: TileShape,
-    dtype: DType,
-) -> None:
-    """Writes one panel: for each summed index in order, ``shape.width`` columns, zeros beyond the last.
-
-    The innermost summed loop is padded to a multiple of the lanes. ``letters`` name the operand's dimensions, ``at`` gives the
-    outer ones, ``columns`` the first column and how many there are in all.
-    """
-    packer = _Packer(evaluator, parameter, panel, letters, dict(at), column, columns, shape, dtype)
-    b = evaluator.builder
-    if not summed:
-        packer.rows(start, None, 1)
-        return
-    *outer, (inner, depth) = summed
-    padded = ceil_divide(depth, shape.lanes) * shape.lanes
-    sizes = [size for _, size in outer]
-    with b.loop(0, product(sizes), name="outer") as loop:
-        places = unflattened(b, loop.index, sizes) if sizes else []
-        for (letter, _), place in zip(outer, places, strict=True):
-            packer.at[letter] = evaluator.index(place)
-        here = b.add(start, b.mul(loop.index, b.index(padded * shape.width)))
-        packer.rows(here, inner, depth)
+def packing_stage(plan: Plan, region: Graph, name: str, table: OpTable) -> Stage:
+    """The kernel that packs: an iteration writes some rows of one panel. Columns beyond the last one are arbitrary."""
+    inner = plan.summed[-1]
+    pieces = ceil_divide(plan.sizes[inner], _ROWS)
+    around = [plan.sizes[c] for c in plan.summed[:-1]]
+    sizes = [*(plan.sizes[c] for c in plan.right_outer), plan.panels, *around, pieces]
+    b = KernelBuilder(name, count=product(sizes))
+    packer = _Packer(plan, b, Evaluator(b, region, table))
+    *places, piece = unflattened(b, b.iteration, sizes)
+    letters = [*plan.right_outer, plan.column, *plan.summed[:-1]]
+    at = {c: packer.evaluator.index(p) for c, p in zip(letters, places, strict=True) if c != plan.column}
+    first = b.mul(places[len(plan.right_outer)], plan.shape.width)
+    low = b.mul(piece, _ROWS)
+    high = b.minimum(b.add(low, _ROWS), b.index(plan.sizes[inner]))
+    # panels and outer sums follow each other without a gap
+    start = b.floor_divide(b.iteration, b.index(pieces)) if pieces != 1 else b.iteration
+    start = b.mul(start, b.index(plan.sizes[inner] * plan.shape.width))
+    if plan.right.stride(plan.column) != 1 and plan.right.stride(inner) == 1 and plan.shape.lanes >= _SQUARE:
+        packer.squares(at, inner, first, start, low, high)
+    else:
+        packer.rows(at, inner, first, start, low, high)
+    return Stage(b.finish(), 20 + _ROWS * plan.shape.width // 8)
 
 
 class _Packer:
-    def __init__(
-        self,
-        evaluator: Evaluator,
-        parameter: int,
-        panel: Buffer,
-        letters: str,
-        at: dict[str, Index],
-        column: str | None,
-        columns: tuple[Value, Dim],
-        shape: TileShape,
-        dtype: DType,
-    ) -> None:
+    def __init__(self, plan: Plan, builder: KernelBuilder, evaluator: Evaluator) -> None:
+        self.plan = plan
+        self.builder = builder
         self.evaluator = evaluator
-        self.builder = evaluator.builder
-        self.buffer = evaluator.parameter(parameter)
-        self.type = evaluator.region.parameters[parameter].type
-        self.panel = panel
-        self.letters = letters
-        self.at = at
-        self.column = column
-        self.first, self.size = columns
-        self.shape = shape
-        self.dtype = dtype
+        self.buffer = evaluator.parameter(plan.right.parameter)
+        self.panels = builder.buffer("t0", plan.dtype, plan.packing.size, "write")
 
-    def rows(self, start: Value, inner: str | None, depth: Dim) -> None:
-        """The panel's rows for one combination of the outer summed letters."""
-        strides = dict(zip(self.letters, self.type.strides, strict=True))
-        if inner is not None and inner in strides and strides[inner] == 1 and self.column is not None:
-            self._turned(start, inner, depth)
-            return
-        b, lanes = self.builder, self.shape.lanes
-        with b.loop(0, depth, name="k") as loop:
-            for v in range(self.shape.vectors):
-                value = self._vector(inner, loop.index, v)
-                offset = b.add(b.add(start, b.mul(loop.index, self.shape.width)), v * lanes)
-                b.store(self.panel, offset, b.convert(value, self.dtype))
+    def rows(self, at: dict[str, Index], inner: str, first: Value, start: Value, low: Value, high: Value) -> None:
+        """Row by row, vectors along the columns."""
+        b, plan = self.builder, self.plan
+        lanes = plan.shape.lanes
+        with b.loop(low, high, name="k") as loop:
+            at[inner] = self.evaluator.index(loop.index)
+            for v in range(plan.shape.vectors):
+                column = b.add(first, v * lanes)
+                at[plan.column] = self.evaluator.index(column, lane=1)
+                point = self.evaluator.point(lanes, b.sub(b.index(plan.columns), column))
+                value = b.splat(point.load(self.buffer, plan.right.offset(at)), lanes)
+                offset = b.add(b.add(start, b.mul(loop.index, plan.shape.width)), v * lanes)
+                b.store(self.panels, offset, b.convert(value, plan.dtype))
 
-    def _vector(self, inner: str | None, k: Value, v: int) -> Value:
-        b, lanes = self.builder, self.shape.lanes
-        known = dict(self.at)
-        if inner is not None:
-            known[inner] = self.evaluator.index(k)
-        column = b.add(self.first, v * lanes)
-        if self.column is None:
-            first = self.evaluator.point().load(self.buffer, self._address(known, 1))
-            zero = b.constant(0, first.dtype, lanes)
-            return b.insert(zero, first, 0) if v == 0 else zero
-        known[self.column] = self.evaluator.index(column, lane=1)
-        point = self.evaluator.point(lanes, b.sub(b.index(self.size), column))
-        return point.load(self.buffer, self._address(known, lanes))
+    def squares(self, at: dict[str, Index], inner: str, first: Value, start: Value, low: Value, high: Value) -> None:
+        """The operand is contiguous along the sum: squares are read along it and transposed."""
+        b, plan, evaluator = self.builder, self.plan, self.evaluator
+        last = b.sub(b.index(plan.columns), 1)
+        at[inner] = Index(lane=1)
+        with b.loop(0, plan.shape.width, _SQUARE, name="column") as column:
+            starts = []
+            for j in range(_SQUARE):
+                at[plan.column] = evaluator.index(b.minimum(b.add(b.add(first, column.index), j), last))
+                starts.append(evaluator.scalar(plan.right.offset(at)))
+            target = b.add(start, column.index)
 
-    def _address(self, known: dict[str, Index], lanes: int) -> Index:
-        at = tuple(known.get(c, Index()) for c in self.letters)
-        return self.evaluator.address(self.type, at, lanes)
+            def square(k: Value, count: Value | None) -> None:
+                rows = [b.load(self.buffer, b.add(s, k), _SQUARE, count=count) for s in starts]
+                turned = transposed(b, [b.convert(row, plan.dtype) for row in rows])
+                base = b.add(target, b.mul(k, plan.shape.width))
+                for j, row in enumerate(turned):
+                    b.store(self.panels, b.add(base, j * plan.shape.width), row)
 
-    def _turned(self, start: Value, inner: str, depth: Dim) -> None:
-        """The operand is contiguous along the sum: squares of lanes x lanes are read along it and transposed."""
-        b, lanes = self.builder, self.shape.lanes
-        with b.loop(0, depth, lanes, name="k") as loop:
-            left = b.sub(b.index(depth), loop.index)
-            for v in range(self.shape.vectors):
-                rows = []
-                for j in range(lanes):
-                    column = b.add(self.first, v * lanes + j)
-                    known = {**self.at, inner: self.evaluator.index(loop.index, lane=1)}
-                    known[self.column or ""] = self.evaluator.index(column)
-                    inside = b.compare("lt", column, b.index(self.size))
-                    count = b.select(inside, left, b.index(0))
-                    point = self.evaluator.point(lanes, count)
-                    loaded = point.load(self.buffer, self._address(known, lanes))
-                    rows.append(b.convert(b.splat(loaded, lanes), self.dtype))
-                base = b.add(b.add(start, b.mul(loop.index, self.shape.width)), v * lanes)
-                for j, row in enumerate(transposed(b, rows)):
-                    b.store(self.panel, b.add(base, j * self.shape.width), row)
+            whole = b.add(low, b.mul(b.floor_divide(b.sub(high, low), _SQUARE), _SQUARE))
+            with b.loop(low, whole, _SQUARE, name="k") as loop:
+                square(loop.index, None)
+            # the last rows one by one: a square would write into what another thread packs
+            with b.loop(whole, high, name="k") as loop:
+                for j, s in enumerate(starts):
+                    value = b.convert(b.load(self.buffer, b.add(s, loop.index)), plan.dtype)
+                    b.store(self.panels, b.add(b.add(target, b.mul(loop.index, plan.shape.width)), j), value)

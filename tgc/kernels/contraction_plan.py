@@ -1,0 +1,285 @@
+"""How a contraction is divided into loops: what is decided before any code is made.
+
+Letters of the specification become loops. Letters that lie one inside the other wherever they occur are one longer
+letter (the batch and the sequence of a dense layer, say). One letter gives the rows of the register tile, one its
+columns (a letter of the right operand alone, best the one along which the result is contiguous), one the sum; the
+others are loops around.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from tgc.dtypes import DType
+from tgc.errors import CompilerBug
+from tgc.ir.dims import Dim, dim_max, dim_min, product
+from tgc.ir.graph import Graph, Node, Value
+from tgc.ir.kinds import OpKind
+from tgc.ir.opdef import OpTable
+from tgc.kernels.grid import ceil_divide
+from tgc.kernels.indices import Index
+from tgc.kernels.lowering import Temporary
+from tgc.kernels.tile import LONGEST_CHAIN, TileShape, tile_shape
+from tgc.ops import rules
+from tgc.ops.contract import Spec
+from tgc.target import Target
+
+# tiles of a chunk of rows, whose block of the left operand is to stay in a second-level cache
+_TILES = 8
+# bytes of a right operand that is read where it lies
+_SMALL = 192 * 1024
+
+
+@dataclass(frozen=True)
+class Operand:
+    """A parameter of the region, and the distance in its buffer between neighbours along each letter (0: none)."""
+
+    parameter: int
+    dtype: DType
+    strides: Mapping[str, Dim]
+    origin: Dim
+
+    def stride(self, letter: str) -> Dim:
+        return self.strides.get(letter, 0)
+
+    def offset(self, at: Mapping[str, Index]) -> Index:
+        """Where an element lies, given the index of each letter."""
+        total = Index(constant=self.origin)
+        for letter, index in at.items():
+            total = total.plus(index.scaled(self.stride(letter)))
+        return total
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The loops of a contraction; the letter ``""`` has size 1. ``left`` has the rows, ``right`` the columns.
+
+    ``depth`` products of the letter ``summed[-1]`` are one block of the sum. ``packed``: whether the right operand is
+    put into panels first; ``copied``: whether blocks of the left one are copied to scratch.
+    """
+
+    anchor: Node
+    out: str
+    letter_sizes: Mapping[str, Dim]
+    left: Operand
+    right: Operand
+    sizes: Mapping[str, Dim]
+    row: str
+    column: str
+    outer: tuple[str, ...]
+    summed: tuple[str, ...]
+    dtype: DType
+    shape: TileShape
+    packed: bool
+    copied: bool
+
+    @property
+    def inner(self) -> Dim:
+        """How long the innermost sum is: 0 if any of the sums is empty."""
+        rest = product(self.sizes[c] for c in self.summed[:-1])
+        return self.sizes[self.summed[-1]] * dim_min(rest, 1) if rest != 1 else self.sizes[self.summed[-1]]
+
+    @property
+    def depth(self) -> int:
+        """Products of one block of the sum: about equal ones of at most 512."""
+        size = self.sizes[self.summed[-1]]
+        if not isinstance(size, int):
+            return LONGEST_CHAIN
+        blocks = max(1, -(-size // LONGEST_CHAIN))
+        lanes = self.shape.lanes
+        return max(1, size if blocks == 1 else -(-size // (blocks * lanes)) * lanes)
+
+    @property
+    def blocks(self) -> Dim:
+        """Blocks of the sum; there is one at least."""
+        count = ceil_divide(self.sizes[self.summed[-1]], self.depth) * product(self.sizes[c] for c in self.summed[:-1])
+        return dim_max(count, 1)
+
+    @property
+    def rows(self) -> Dim:
+        return self.sizes[self.row]
+
+    @property
+    def columns(self) -> Dim:
+        return self.sizes[self.column]
+
+    @property
+    def panels(self) -> Dim:
+        return ceil_divide(self.columns, self.shape.width)
+
+    @property
+    def panel_size(self) -> Dim:
+        """Elements of a panel: all products of a group of columns, in order."""
+        return product(self.sizes[c] for c in self.summed) * self.shape.width
+
+    @property
+    def right_outer(self) -> tuple[str, ...]:
+        """Loops around which the right operand depends on."""
+        return tuple(c for c in self.outer if self.right.stride(c) != 0)
+
+    @property
+    def chunk(self) -> int:
+        """Rows of one iteration, a multiple of the tile's."""
+        rows = self.shape.rows
+        if not isinstance(self.rows, int):
+            return _TILES * rows
+        tiles = max(1, -(-self.rows // rows))
+        chunks = -(-tiles // _TILES)
+        return -(-tiles // chunks) * rows
+
+    @property
+    def packing(self) -> Temporary:
+        """The panels, with room for whole vectors at the end."""
+        size = product(self.sizes[c] for c in self.right_outer) * self.panels * self.panel_size
+        return Temporary(self.dtype, size + self.shape.lanes * self.shape.width)
+
+
+def plan_contraction(region: Graph, target: Target, table: OpTable) -> Plan:
+    """Which letter becomes which loop."""
+    anchor = next(n for n in region.nodes() if table[n.op].kind is OpKind.CONTRACT)
+    spec = Spec.parse(rules.text(anchor.attributes, "spec"))
+    all_sizes = spec.sizes(anchor.operands[0].shape, anchor.operands[1].shape)
+    sizes = {c: d for c, d in all_sizes.items() if d != 1}
+    a, b = (_operand(v, letters, sizes) for v, letters in zip(anchor.operands, (spec.a, spec.b), strict=True))
+    main = region.results[0]
+    order = main.type.order if main.shape == anchor.result.shape else range(len(spec.out))
+    memory = [c for d in order if (c := spec.out[d]) in sizes]
+    if memory and memory[-1] in a.strides and memory[-1] not in b.strides:
+        a, b = b, a
+    left_only = [c for c in memory if c in a.strides and c not in b.strides]
+    right_only = [c for c in memory if c in b.strides and c not in a.strides]
+    if len(left_only) == len(right_only) == 1 and _better_turned(a, b, sizes, left_only[0], right_only[0], target):
+        a, b, left_only, right_only = b, a, right_only, left_only
+    column = right_only[-1] if right_only else ""
+    merged = _Merging(sizes, a, b)
+    rows = merged.groups(left_only)
+    row = max(reversed(rows), key=lambda c: _extent(merged.sizes[c]), default="")
+    summed = merged.groups([c for c in spec.summed if c in sizes])
+    summed.sort(key=lambda c: (c in merged.left and c in merged.right, _extent(merged.sizes[c])))
+    outer = [c for c in memory if c not in row and c != column]
+    dtype = anchor.result.dtype.compute
+    sizes = {**merged.sizes, "": 1}
+    left, right = merged.operands()
+    shape = tile_shape(target, dtype, sizes[row], sizes[column])
+    return Plan(
+        anchor,
+        spec.out,
+        all_sizes,
+        left,
+        right,
+        sizes,
+        row,
+        column,
+        tuple(outer),
+        tuple(summed) or ("",),
+        dtype,
+        shape,
+        _packs(right, sizes, row, column, summed, dtype, shape, target),
+        _copies(left, sizes, row, summed, dtype, shape),
+    )
+
+
+def _operand(value: Value, letters: str, sizes: Mapping[str, Dim]) -> Operand:
+    type_ = value.type
+    if type_.layout is not None and type_.layout.tiles:
+        raise CompilerBug(f"a contraction of {type_}, which lies in tiles", stage="schedule")
+    strides = {c: s for c, s in zip(letters, type_.strides, strict=True) if c in sizes}
+    origin = 0 if type_.layout is None else type_.layout.origin(type_.shape)
+    return Operand(rules.integer(value.node.attributes, "index"), type_.dtype, strides, origin)
+
+
+class _Merging:
+    """Letters put together: ``yz`` is one letter if y's neighbours lie z's size apart in both operands."""
+
+    def __init__(self, sizes: Mapping[str, Dim], left: Operand, right: Operand) -> None:
+        self.sizes = dict(sizes)
+        self.left = dict(left.strides)
+        self.right = dict(right.strides)
+        self._operands = (left, right)
+
+    def groups(self, letters: Sequence[str]) -> list[str]:
+        """The letters in order, neighbours merged."""
+        found: list[str] = []
+        for c in letters:
+            if found and self._nest(found[-1], c):
+                found[-1] = self._merge(found[-1], c)
+            else:
+                found.append(c)
+        return found
+
+    def operands(self) -> tuple[Operand, Operand]:
+        left, right = self._operands
+        return (
+            Operand(left.parameter, left.dtype, self.left, left.origin),
+            Operand(right.parameter, right.dtype, self.right, right.origin),
+        )
+
+    def _nest(self, a: str, b: str) -> bool:
+        return all(
+            (a in strides) == (b in strides) and (a not in strides or strides[a] == strides[b] * self.sizes[b])
+            for strides in (self.left, self.right)
+        )
+
+    def _merge(self, a: str, b: str) -> str:
+        for strides in (self.left, self.right):
+            if b in strides:
+                strides[a + b] = strides[b]
+        self.sizes[a + b] = self.sizes[a] * self.sizes[b]
+        return a + b
+
+
+def _extent(size: Dim) -> int:
+    return size if isinstance(size, int) else 1 << 30
+
+
+def _better_turned(a: Operand, b: Operand, sizes: Mapping[str, Dim], row: str, column: str, target: Target) -> bool:
+    """Whether a few rows had better be columns: packing them is less work than packing a large right operand."""
+    m, n = sizes[row], sizes[column]
+    if not isinstance(m, int) or not isinstance(n, int) or not target.masked:
+        return False
+    lanes = target.lanes(a.dtype)
+    fits = -(-m // lanes) * lanes * 4 <= m * 5
+    return fits and m <= 64 and m < 2 * n and b.stride(column) != 1 and a.stride(row) != 1
+
+
+def _packs(
+    right: Operand,
+    sizes: Mapping[str, Dim],
+    row: str,
+    column: str,
+    summed: Sequence[str],
+    dtype: DType,
+    shape: TileShape,
+    target: Target,
+) -> bool:
+    """Whether the right operand is put into panels before use."""
+    n, m = sizes[column], sizes[row]
+    if right.stride(column) != 1 or right.dtype is not dtype:
+        return True
+    if not isinstance(n, int) or not target.masked and n % shape.width:
+        return True
+    k = product(sizes[c] for c in summed)
+    few_rows = isinstance(m, int) and m <= 2 * shape.rows
+    if isinstance(k, int) and k * n * dtype.itemsize <= _SMALL and (n * dtype.itemsize) % 2048:
+        return False
+    return not few_rows
+
+
+def _copies(
+    left: Operand, sizes: Mapping[str, Dim], row: str, summed: Sequence[str], dtype: DType, shape: TileShape
+) -> bool:
+    """Whether blocks of the left operand are copied to scratch before use."""
+    m = sizes[row]
+    if left.dtype is not dtype or not isinstance(m, int) or m % shape.rows:
+        return True
+    pitch, k = left.stride(row), sizes[summed[-1]] if summed else 1
+    if not isinstance(pitch, int) or not isinstance(k, int):
+        return True
+    # rows whose lines fall into the same set of a first-level cache
+    return shape.rows > 6 and k > 64 and pitch * dtype.itemsize % 1024 == 0
+
+
+def unmerged(letters: Iterable[str], sizes: Mapping[str, Dim]) -> list[Dim]:
+    """The sizes of the letters that a longer letter was made of."""
+    return [sizes[c] for c in letters]
