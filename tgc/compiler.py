@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
@@ -80,7 +80,7 @@ class Compiled:
 
 @contextmanager
 def reproducible(module: Module, stage: str) -> Iterator[None]:
-    """Turns whatever goes wrong inside, except for mistakes of the user, into a :class:`CompilerBug` with the module."""
+    """Turns whatever goes wrong inside, mistakes of the user excepted, into a :class:`CompilerBug` with the module."""
     try:
         yield
     except UserError:

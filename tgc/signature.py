@@ -9,6 +9,9 @@ from tgc.dtypes import named
 from tgc.ir.dims import parse_dim
 from tgc.kernels.program import Constraint, Program, ProgramValue
 
+FORMAT = 2
+"""The version of the manifest beside an object."""
+
 
 def described(program: Program) -> dict[str, Any]:
     """Values that JSON can hold, from which :func:`signature` makes the program again, steps excepted."""

@@ -70,7 +70,8 @@ class LibraryFunction:
 class Library:
     """What becomes one object or shared library. State and constants of the programs are found by their names.
 
-    Raises :class:`UserError` for names that are no C identifiers or clash.
+    ``threads``: whether it offers a pool of threads of its own, where the target has one. Raises :class:`UserError` for
+    names that are no C identifiers or clash.
     """
 
     name: str
@@ -78,6 +79,7 @@ class Library:
     state: tuple[StateVariable, ...]
     constants: tuple[LibraryConstant, ...]
     target: Target
+    threads: bool = True
 
     def __post_init__(self) -> None:
         for name in (self.name, *(function.name for function in self.functions)):
@@ -86,6 +88,11 @@ class Library:
         names = exported_names(self)
         if clashes := sorted({name for name in names if names.count(name) > 1}):
             raise UserError(f"several functions would be called {', '.join(clashes)}", hint="rename one of them")
+
+    @property
+    def has_pool(self) -> bool:
+        """Whether there are functions that make and end threads."""
+        return self.threads and has_pool(self.target.triple)
 
     @cached_property
     def state_offsets(self) -> Mapping[str, int]:
@@ -130,7 +137,7 @@ class Library:
 def exported_names(library: Library) -> tuple[str, ...]:
     """The C functions of a library."""
     shared = ["init", "state_size", "error_message"]
-    if has_pool(library.target.triple):
+    if library.has_pool:
         shared += ["pool_size", "pool_create", "pool_destroy"]
     own = [f.name + suffix for f in library.functions for suffix in ("", "_parallel", "_workspace")]
     return tuple(f"{library.name}_{name}" for name in (*shared, *own))

@@ -10,7 +10,6 @@ from typing import Final
 
 from tgc.backend.abi import ALIGNMENT, MESSAGES, Status
 from tgc.backend.c_library import Library, LibraryFunction, c_names
-from tgc.backend.pool_text import has_pool
 from tgc.kernels.program import ProgramValue
 
 _C_TYPES: Final[Mapping[str, str]] = MappingProxyType(
@@ -46,7 +45,7 @@ def header_text(library: Library) -> str:
     guard = f"{library.name.upper()}_H"
     parts = [_comment(_introduction(library)), f"#ifndef {guard}\n#define {guard}\n\n#include <stdint.h>\n"]
     parts += ['#ifdef __cplusplus\nextern "C" {\n#endif\n', _EXECUTOR, _codes(library), _common(library)]
-    if has_pool(library.target.triple):
+    if library.has_pool:
         parts.append(_pool(library))
     parts += [_function(library, function) for function in library.functions]
     parts += ["#ifdef __cplusplus\n}\n#endif\n", f"#endif /* {guard} */\n"]

@@ -38,7 +38,9 @@ __all__ = [
 
 def library_text(library: Library) -> str:
     """LLVM IR of a library's C functions, the thread pool and the launch loop: all but kernels and entries."""
-    parts = [run_text(), pool_text(library.target.triple, prefix=library.name), cpu_check_text(library.target)]
+    parts = [run_text(), cpu_check_text(library.target)]
+    if library.has_pool:
+        parts.append(pool_text(library.target.triple, prefix=library.name))
     parts += [_weights_text(library), _init_text(library), _messages_text(library)]
     parts += [text for function in library.functions for text in _function_texts(library, function)]
     return "".join(parts)

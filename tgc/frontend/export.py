@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from passes.base import substitute
-from tgc.artifacts import Artifact, LoadedLibrary, compile_artifact, load, write
+from tgc.artifacts import Artifact, compile_artifact, write
 from tgc.compiler import Options
 from tgc.errors import UserError
 from tgc.frontend.base import BaseTensor, MutableTensor
@@ -17,6 +17,7 @@ from tgc.frontend.jit import CompiledCallable, Recorded, record
 from tgc.frontend.tree import flatten
 from tgc.ir.builder import Builder
 from tgc.ir.graph import Constant, Function, Module, Node, Place, State, Value, literal, state
+from tgc.loading import LoadedLibrary, load
 from tgc.ops import OPS
 
 __all__ = ["compile", "load", "module_of"]
@@ -32,7 +33,7 @@ def compile(
 ) -> LoadedLibrary | None:
     """Compiles exported functions into one library in ``folder``, with the weights as they are now.
 
-    ``name``: of the library, by default the folder's. ``emit``: what is written, see :data:`tgc.artifacts.EMISSIONS`.
+    ``name``: of the library, by default the folder's. ``emit``: what is written, :data:`tgc.artifacts.EMISSIONS`.
     Gives the library, loaded, if an object for this machine was written. Raises :class:`UserError` for functions without
     a specification.
     """
