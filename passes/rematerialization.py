@@ -10,8 +10,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import networkx as nx
-
 from passes.base import Pass, PassContext, with_functions
 from passes.fusion_groups import INPUTS, weight
 from tgc.ir.builder import Builder
@@ -19,6 +17,9 @@ from tgc.ir.dims import evaluate, symbols
 from tgc.ir.graph import Module, Node, Value, topological
 from tgc.ir.kinds import OpKind
 from tgc.ir.opdef import OpTable
+from tgc.lazy import lazy_module
+
+nx = lazy_module("networkx")
 
 _TYPICAL = 32  # a size for symbolic dimensions, only to choose
 _SOURCE, _SINK = "source", "sink"
@@ -94,7 +95,7 @@ class Plan:
 
     def again(self) -> tuple[frozenset[Node], frozenset[Value]]:
         """The nodes to compute again for late uses, and the values to compute them from."""
-        graph: nx.DiGraph[object] = nx.DiGraph()
+        graph = nx.DiGraph()
         seen: set[Value] = set()
         # in the order of the graph, so that the cut depends on its structure alone
         stack = [value for node in self.order for value in node.results if value in self.late]
