@@ -207,6 +207,31 @@ def test_fusion_does_not_change_the_bits_of_a_sum(compiled: Callable, rng: np.ra
         assert y.tobytes() == expected.tobytes()
 
 
+@pytest.mark.parametrize(
+    ("shape", "axes"), [((100000,), (0,)), ((40000, 5), (0,)), ((300, 2, 700), (0, 2)), ((3, 50000), (1,))], ids=str
+)
+def test_parts_have_the_bits_of_one_pass(
+    shape: tuple[int, ...],
+    axes: tuple[int, ...],
+    compiled: Callable,
+    rng: np.random.Generator,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def function(b: Builder, x: Value) -> tuple[Value, ...]:
+        total = b.op("sqrt", b.sum(b.op("square", x), axes))
+        return total, b.op("min", x, attributes={"axes": axes}), b.sum(x, axes)
+
+    graph = graph_of(function, TensorType(f32, shape))
+    x = rng.normal(size=shape).astype(np.float32)
+    parts = compiled(lower, graph)
+    assert len(parts.lowering.stages) == 2
+    monkeypatch.setattr("tgc.kernels.reduction.Parts.of", lambda *_: None)
+    whole = compiled(lower, graph)
+    assert len(whole.lowering.stages) == 1
+    for a, b in zip(parts(x), whole(x), strict=True):
+        assert a.tobytes() == b.tobytes()
+
+
 def test_sums_are_as_accurate_as_pairwise_ones(compiled: Callable) -> None:
     x = np.full(1 << 20, 0.1, np.float32)
     exact = float(np.float32(0.1)) * x.size

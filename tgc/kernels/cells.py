@@ -22,16 +22,12 @@ from tgc.kernels.reduction_plan import ReductionPlan, kept_index
 from tgc.kernels.tree import Tree
 from tgc.kernels.vector_loop import tile_loop, vector_loop
 
-# (folds, the state of each, per vector of the cell) -> None: what becomes of partial results, if they are not final
-Deliver = Callable[[Sequence[Fold], Sequence[State], Sequence[Point], Sequence[Coordinates]], None]
-
 
 @dataclass(frozen=True)
 class Cells:
     """``ways``: accumulators of a fold, part of the order of sums. ``vectors``: vectors of columns in a cell.
 
     ``rolled``: a step is too long to be repeated within a loop. ``scratch``: where a pass keeps values for later ones.
-    ``part``: the reduced elements that an iteration takes, if not all; then ``deliver`` takes what it folds them to.
     """
 
     evaluator: Evaluator
@@ -42,7 +38,6 @@ class Cells:
     vectors: int
     rolled: bool
     scratch: Mapping[graph.Value, Buffer]
-    deliver: Deliver | None = None
 
     @property
     def builder(self) -> KernelBuilder:
@@ -146,18 +141,13 @@ class Rows(Cells):
     """Cells whose elements lie side by side in memory, in as many places as other reduced dimensions say."""
 
     def run(self, outer: Sequence[Value], low: Value | int, high: Value | Dim) -> None:
-        """One row; the range is the whole of the reduced elements, or the iteration's part of them."""
+        """One row."""
         plan = self.plan
         kept = self.kept_indices(outer, plan.sizes(reduced=False))
         point = self.evaluator.point()
         at = self.at(kept, [Index()] * len(plan.sizes(reduced=True)))
         for level, folds in enumerate(self.folds):
-            states = self._fold(point, kept, level, folds, low, high)
-            if self.deliver is not None:
-                self.deliver(
-                    folds, [f.across(self.builder, s) for f, s in zip(folds, states, strict=True)], [point], [at]
-                )
-                return
+            states = self.states(point, kept, level, folds)
             totals = [f.result(self.builder, f.across(self.builder, s)) for f, s in zip(folds, states, strict=True)]
             point = point.nested(overrides={f.node.result: t for f, t in zip(folds, totals, strict=True)})
         if plan.full:
@@ -175,7 +165,11 @@ class Rows(Cells):
         *outer, last = self.plan.sizes(reduced=True) or [1]
         return outer, last
 
-    def _fold(
+    def states(self, point: Point, kept: Sequence[Index], level: int, folds: Sequence[Fold]) -> list[State]:
+        """What a row is folded to, lanes apart."""
+        return self.fold(point, kept, level, folds, 0, self.plan.domain)
+
+    def fold(
         self,
         point: Point,
         kept: Sequence[Index],
@@ -244,23 +238,26 @@ class Columns(Cells):
         kept = self.kept_indices(outer, self.plan.sizes(reduced=False)[:-1])
 
         def tile(position: Value, vectors: int, count: Value | None) -> None:
-            replace(self, vectors=vectors)._cell(kept, position, count, 0, self.plan.folded)
+            replace(self, vectors=vectors).cell(kept, position, count)
 
         tile_loop(self.builder, low, high, self.lanes, self.vectors, tile)
 
-    def _cell(
-        self, kept: Sequence[Index], position: Value, count: Value | None, low: Value | int, high: Value | Dim
-    ) -> None:
+    def places(
+        self, kept: Sequence[Index], position: Value, count: Value | None
+    ) -> tuple[list[Point], list[list[Index]]]:
+        """The points of a cell, and the index of each kept run at them."""
+        last = self.plan.sizes(reduced=False)[-1]
+        starts = [self.builder.add(position, t * self.lanes) for t in range(self.vectors)]
+        points = [self.evaluator.point(self.lanes, count) for _ in starts]
+        return points, [[*kept, self.lane_index(start, last)] for start in starts]
+
+    def cell(self, kept: Sequence[Index], position: Value, count: Value | None) -> None:
+        """Some vectors of columns, from ``position`` on."""
         b, plan = self.builder, self.plan
-        last = plan.sizes(reduced=False)[-1]
-        columns = [[*kept, self.lane_index(b.add(position, t * self.lanes), last)] for t in range(self.vectors)]
-        points = [self.evaluator.point(self.lanes, count) for _ in columns]
+        points, columns = self.places(kept, position, count)
         places = [self.at(column, [Index()] * len(plan.sizes(reduced=True))) for column in columns]
         for level, folds in enumerate(self.folds):
-            states = self._fold(points, columns, level, folds, low, high)
-            if self.deliver is not None:
-                self.deliver(folds, states, points, places)
-                return
+            states = self.states(points, columns, level, folds)
             for t, point in enumerate(points):
                 mine = states[t * len(folds) : (t + 1) * len(folds)]
                 totals = {f.node.result: f.result(b, s) for f, s in zip(folds, mine, strict=True)}
@@ -273,7 +270,13 @@ class Columns(Cells):
         b = self.builder
         return b.add(b.mul(position, self.vectors * self.lanes), t * self.lanes)
 
-    def _fold(
+    def states(
+        self, points: Sequence[Point], columns: Sequence[Sequence[Index]], level: int, folds: Sequence[Fold]
+    ) -> list[State]:
+        """What columns are folded to."""
+        return self.fold(points, columns, level, folds, 0, self.plan.domain)
+
+    def fold(
         self,
         points: Sequence[Point],
         columns: Sequence[Sequence[Index]],

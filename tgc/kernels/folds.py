@@ -26,9 +26,9 @@ class Fold:
     """A reduce node as arithmetic on vectors. Its state is one value, or two for a search: the best, and its place.
 
     bf16 and f16 are folded in f32. ``places``: the dtype of positions. The extremes of floats are folded as integers,
-    in three values: of the bits the largest as signed ones, the least and the largest as unsigned ones. Each step is one
-    instruction, where IEEE's maximum with its NaN and its two zeros takes several; the bits of positive floats are
-    in their order, those of negative ones in the opposite order, and NaN lies beyond the infinities of both.
+    in three values: of the bits the largest as signed ones, the least and the largest as unsigned ones. Each step is
+    one instruction, where IEEE's maximum with its NaN and its two zeros takes several; the bits of positive floats
+    are in their order, those of negative ones in the opposite order, and NaN lies beyond the infinities of both.
     """
 
     node: Node
@@ -48,9 +48,11 @@ class Fold:
         return self.node.op in ("max", "min") and self.dtype.is_float
 
     @property
-    def width(self) -> int:
-        """How many values a state has."""
-        return 2 if self.is_search else 3 if self.is_extreme else 1
+    def state_dtypes(self) -> tuple[DType, ...]:
+        """The dtypes of a state's values."""
+        if self.is_extreme:
+            return (i32, u32, u32) if self.dtype is f32 else (i64, u64, u64)
+        return (self.dtype, self.places) if self.is_search else (self.dtype,)
 
     @property
     def rounds(self) -> bool:
@@ -174,8 +176,9 @@ def regrouped(folds: Sequence[Fold], values: Sequence[Value]) -> list[State]:
     position = 0
     while position < len(values):
         for fold in folds:
-            states.append(tuple(values[position : position + fold.width]))
-            position += fold.width
+            width = len(fold.state_dtypes)
+            states.append(tuple(values[position : position + width]))
+            position += width
     return states
 
 

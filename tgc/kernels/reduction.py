@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 from passes.fusion_groups import weight
 from tgc.errors import CompilerBug
 from tgc.ir import graph
@@ -11,11 +14,19 @@ from tgc.ir.opdef import OpTable
 from tgc.kernels.access import Evaluator
 from tgc.kernels.builder import KernelBuilder
 from tgc.kernels.cells import Columns, Rows
-from tgc.kernels.folds import folds_of
-from tgc.kernels.grid import Grid, ceil_divide
+from tgc.kernels.folds import Fold, folds_of
+from tgc.kernels.grid import Grid, Run, ceil_divide
 from tgc.kernels.ir import Buffer
 from tgc.kernels.lowering import Lowering, Stage
 from tgc.kernels.pointwise import chunk_elements
+from tgc.kernels.reduction_parts import (
+    JoinedColumns,
+    JoinedRows,
+    PartialColumns,
+    PartialRows,
+    Parts,
+    temporaries,
+)
 from tgc.kernels.reduction_plan import ReductionPlan, plan
 from tgc.target import Target
 
@@ -34,20 +45,66 @@ def lower(region: Graph, *, name: str, target: Target, table: OpTable) -> Loweri
     work = sum(weight(node) for node in region.nodes())
     cost = element_cost(found, lanes, work)
     ways, vectors = ways_and_vectors(found, lanes, work)
-    grid = _grid(found, chunk_elements(cost), lanes * vectors)
-    b = KernelBuilder(name, count=grid.count)
-    evaluator = Evaluator(b, region, table)
-    for i in range(len(region.parameters)):
-        evaluator.parameter(i)
-    for i in range(len(region.results)):
-        evaluator.result(i)
     folds = tuple([tuple(folds_of(level, found.folded)) for level in found.levels])
-    kind = Rows if found.lanes_are_reduced else Columns
-    rolled = ways * vectors * work > MOST_COPIES
-    cells = kind(evaluator, found, folds, lanes, ways, vectors, rolled, _scratch(b, found, lanes * vectors))
-    grid.emit(b, cells.run)
-    each = cost * estimated(found.folded) / (max(estimated(found.domain), 1) if found.lanes_are_reduced else 1)
-    return Lowering((Stage(b.finish(), grid.cost(each)),))
+    make = _Kernels(region, found, folds, table, lanes, ways, vectors, ways * vectors * work > MOST_COPIES)
+    parts = Parts.of(found, lanes, ways)
+    if parts is not None:
+        return make.in_parts(name, parts, cost)
+    grid = _grid(found, chunk_elements(cost), lanes * vectors)
+    each = cost * estimated(found.folded) / (estimated(found.domain) if found.lanes_are_reduced else 1)
+    return Lowering((make.stage(name, grid, each, make.whole),))
+
+
+@dataclass(frozen=True)
+class _Kernels:
+    """Makes the kernels of one region."""
+
+    region: Graph
+    plan: ReductionPlan
+    folds: tuple[tuple[Fold, ...], ...]
+    table: OpTable
+    lanes: int
+    ways: int
+    vectors: int
+    rolled: bool
+
+    def stage(self, name: str, grid: Grid, cost: float, run: Callable[[Evaluator], Run]) -> Stage:
+        b = KernelBuilder(name, count=grid.count)
+        grid.emit(b, run(Evaluator(b, self.region, self.table)))
+        return Stage(b.finish(), grid.cost(cost))
+
+    def whole(self, evaluator: Evaluator) -> Run:
+        """All passes over a cell."""
+        kind = Rows if self.plan.lanes_are_reduced else Columns
+        return kind(*self._fields(evaluator)).run
+
+    def in_parts(self, name: str, parts: Parts, cost: float) -> Lowering:
+        """Two kernels: the parts, and what joins them."""
+        kept = self.plan.sizes(reduced=False)
+        rows = self.plan.lanes_are_reduced
+        each = cost * (
+            parts.length if not rows else parts.length * estimated(self.plan.folded) / estimated(self.plan.domain)
+        )
+        first = Grid((parts.count, *kept, 1), 1, 1, 1) if rows else Grid((parts.count, *kept), 1, 1, 1)
+        last = Grid((*kept, 1), 1, 1, 1) if rows else Grid.over(kept, self.lanes * self.vectors)
+        joining = 0.05 * estimated(parts.count)
+
+        def partial(evaluator: Evaluator) -> Run:
+            kind = PartialRows if rows else PartialColumns
+            return kind(*self._fields(evaluator), parts).run
+
+        def joined(evaluator: Evaluator) -> Run:
+            kind = JoinedRows if rows else JoinedColumns
+            return kind(*self._fields(evaluator), parts).run
+
+        stages = (self.stage(f"{name}_parts", first, each, partial), self.stage(name, last, joining, joined))
+        return Lowering(stages, temporaries(parts, self.folds[0]))
+
+    def _fields(
+        self, evaluator: Evaluator
+    ) -> tuple[Evaluator, ReductionPlan, tuple[tuple[Fold, ...], ...], int, int, int, bool, dict[graph.Value, Buffer]]:
+        scratch = _scratch(evaluator.builder, self.plan, self.lanes * self.vectors)
+        return evaluator, self.plan, self.folds, self.lanes, self.ways, self.vectors, self.rolled, scratch
 
 
 def element_cost(plan: ReductionPlan, lanes: int, work: int) -> float:

@@ -2,7 +2,7 @@
 
 A range is cut into blocks; a block is folded into ``ways`` accumulators in turn, each of which takes at most
 ``DEPTH`` steps; the accumulators are joined in pairs. ``DEPTH`` blocks make a block of the next level, and so on. The
-tree depends on the length of the range alone. (Blocked pairwise summation: N. J. Higham, "The accuracy of floating point
+tree depends on the length of the range alone. (Blocked summation: N. J. Higham, "The accuracy of floating point
 summation", 1993.)
 """
 
@@ -35,18 +35,22 @@ class Tree:
     ways: int = 1
     blocked: bool = True
     rolled: bool = False
+    levels: int = LEVELS
 
     def fold(self, low: Value | int, high: Value | Dim) -> State:
         """The range low..high."""
         length = high - low if isinstance(low, int) and not isinstance(high, Value) else None
-        levels = LEVELS if self.blocked else 0
+        levels = self.levels if self.blocked else 0
         while levels and isinstance(length, int) and length <= self._span(levels - 1):
             levels -= 1
         return self._level(levels, low, high, length)
 
     def _span(self, level: int) -> int:
         """How many elements a level folds before its result joins others."""
-        return self.width * self.ways * DEPTH ** (level + 1)
+        span = self.width * self.ways * DEPTH
+        for _ in range(level):
+            span *= DEPTH
+        return span
 
     def _level(self, level: int, low: Value | int, high: Value | Dim, length: Dim | None) -> State:
         if level == 0:
