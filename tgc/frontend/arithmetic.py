@@ -27,7 +27,7 @@ def scalar_dtype(value: bool | int | float | np.generic, other: DType) -> DType:
 
 
 class Arithmetic(BaseTensor):
-    """Elementwise operators with the Array API's promotion; a Python scalar takes the tensor's dtype within its kind."""
+    """Elementwise operators with the Array API's promotion; a scalar takes the tensor's dtype within its kind."""
 
     __slots__ = ()
 
@@ -52,7 +52,7 @@ class Arithmetic(BaseTensor):
 
     def _binary(self, op: str, other: Any, *, reverse: bool = False) -> Self:
         if not isinstance(other, (BaseTensor, np.ndarray, *SCALARS)):
-            return NotImplemented
+            return NotImplemented  # type: ignore[no-any-return]
         return self.elementwise(op, other, reverse=reverse)
 
     def __add__(self, other: Any) -> Self:
@@ -75,7 +75,7 @@ class Arithmetic(BaseTensor):
 
     def _divide(self, other: Any, reverse: bool) -> Self:
         if not isinstance(other, (BaseTensor, np.ndarray, *SCALARS)):
-            return NotImplemented
+            return NotImplemented  # type: ignore[no-any-return]
         mine = self if self.dtype.is_float else self.cast_to(f32)
         return mine._binary("div", other, reverse=reverse)
 

@@ -35,13 +35,14 @@ from tgc.location import user_site
 class BaseTensor:
     """What all tensors are: concrete (an array) or recorded (a value of a trace), with an optional gradient.
 
-    A tensor that was recorded with ``requires_grad`` keeps its value after evaluation, so that ``backward`` finds its way.
+    A tensor that was recorded with ``requires_grad`` keeps its value after evaluation, so that ``backward`` finds its
+    way.
     """
 
-    __slots__ = ("__weakref__", "_array", "_epoch", "_type", "_value", "grad", "requires_grad", "spent", "version")
+    __slots__ = ("__weakref__", "_array", "_epoch", "_type", "_value", "grad", "requires_grad", "spent")
 
     is_mutable = False
-    grad: Self | None
+    grad: Any  # a tensor of the same kind, or None
 
     def __init__(self, array: Array, *, requires_grad: bool = False) -> None:
         self._array: Array | None = array
@@ -51,7 +52,6 @@ class BaseTensor:
         self.requires_grad = requires_grad
         self.grad = None
         self.spent = False
-        self.version = 0
 
     @classmethod
     def _recorded(cls, trace: Trace, value: Value, requires_grad: bool) -> Self:
@@ -64,10 +64,27 @@ class BaseTensor:
         tensor.requires_grad = requires_grad
         tensor.grad = None
         tensor.spent = False
-        tensor.version = 0
         if isinstance(trace, Epoch):
             trace.pending.append(weakref.ref(tensor))
         return tensor
+
+    @classmethod
+    def of(cls, array: Array, type: TensorType) -> Self:
+        """A tensor of an array that nobody else holds and whose type is known to be ``type``."""
+        tensor = cls.__new__(cls)
+        tensor._array = array
+        tensor._type = type
+        tensor._epoch = None
+        tensor._value = None
+        tensor.requires_grad = False
+        tensor.grad = None
+        tensor.spent = False
+        return tensor
+
+    @property
+    def version(self) -> int:
+        """How often the values have changed."""
+        return 0
 
     @property
     def type(self) -> TensorType:
@@ -99,6 +116,10 @@ class BaseTensor:
         """Whether the array is known."""
         return self._array is not None
 
+    def recorded_in(self, trace: Trace) -> bool:
+        """Whether the tensor was computed in ``trace``."""
+        return self._epoch is trace
+
     @property
     def recorded(self) -> Value:
         """The value in the trace that the tensor was recorded in."""
@@ -122,7 +143,7 @@ class BaseTensor:
             return leaked("this tensor")
         return TraceError(
             f"the value of a traced tensor ({self._type}) was asked for while its function is being recorded",
-            hint="use tgc.where, cond or while_loop for decisions that depend on values; return the tensor to look at it",
+            hint="use tgc.where, cond or while_loop for decisions on values; return the tensor to look at it",
             location=here(),
         )
 
@@ -151,7 +172,7 @@ class BaseTensor:
     def apply_all(self, op: str, *others: BaseTensor, attributes: Attributes = EMPTY) -> tuple[Self, ...]:
         """All results of ``op``."""
         trace = current()
-        operands = (self, *others)
+        operands: tuple[BaseTensor, ...] = (self, *others)
         values = [t.value_in(trace) for t in operands]
         gradient = gradients_enabled() and any(t.requires_grad for t in operands)
         return tuple(self._wrap(trace, v, gradient) for v in trace.record(op, values, attributes))
@@ -159,7 +180,7 @@ class BaseTensor:
     def emit(self, make: Callable[..., Value], *others: BaseTensor) -> Self:
         """The tensor of the nodes that ``make(builder, value of this, values of others…)`` makes."""
         trace = current()
-        operands = (self, *others)
+        operands: tuple[BaseTensor, ...] = (self, *others)
         values = [t.value_in(trace) for t in operands]
         builder = trace.builder
         builder.place = user_site()
@@ -173,8 +194,8 @@ class BaseTensor:
         """Adds to ``grad`` of every leaf that requires it the derivative of this tensor, which must have rank 0.
 
         ``gradient``: the cotangent to begin with, for tensors of other shapes. ``retain_graph``: whether ``backward``
-        will be called on this tensor again. Raises :class:`UserError` for a tensor that depends on nothing that requires
-        a gradient.
+        will be called on this tensor again. Raises :class:`UserError` for a tensor that depends on nothing that
+        requires a gradient.
         """
         if not self.requires_grad:
             raise UserError(
@@ -283,6 +304,15 @@ def _trainable(trace: Trace) -> list[tuple[BaseTensor, Value]]:
     return []
 
 
+class Writes:
+    """How often a piece of state was written by one writer: a compiled function counts once for all that it assigns."""
+
+    __slots__ = ("count",)
+
+    def __init__(self) -> None:
+        self.count = 0
+
+
 class MutableTensor(BaseTensor):
     """State: a tensor whose array changes by :meth:`assign` and by compiled functions that assign it.
 
@@ -290,9 +320,22 @@ class MutableTensor(BaseTensor):
     the tensor's value in the lazy graph.
     """
 
-    __slots__ = ()
+    __slots__ = ("_writes",)
 
     is_mutable = True
+
+    def __init__(self, array: Array, *, requires_grad: bool = False) -> None:
+        super().__init__(array, requires_grad=requires_grad)
+        self._writes = [Writes()]
+
+    @property
+    def version(self) -> int:
+        """How often the values have changed."""
+        return sum(writes.count for writes in self._writes)
+
+    def written_by(self, writes: Writes) -> None:
+        """From now on ``writes`` counts changes too, without telling the tensor."""
+        self._writes.append(writes)
 
     @property
     def array(self) -> Array:
@@ -307,7 +350,7 @@ class MutableTensor(BaseTensor):
     def settle(self, array: Array) -> None:
         """Takes over a value that was assigned soon."""
         np.copyto(self.array, array)
-        self.version += 1
+        self._writes[0].count += 1
 
     def assign(self, value: BaseTensor) -> None:
         """Gives the state another value of the same dtype and shape."""
@@ -319,7 +362,7 @@ class MutableTensor(BaseTensor):
             raise UserError(f"a state of type {self._type} cannot become {type_of(array)}", location=here())
         evaluate_pending()
         np.copyto(self.array, array)
-        self.version += 1
+        self._writes[0].count += 1
 
 
 def _checked(pairs: Sequence[tuple[MutableTensor, BaseTensor]]) -> None:

@@ -34,8 +34,8 @@ def compile(
     """Compiles exported functions into one library in ``folder``, with the weights as they are now.
 
     ``name``: of the library, by default the folder's. ``emit``: what is written, :data:`tgc.artifacts.EMISSIONS`.
-    Gives the library, loaded, if an object for this machine was written. Raises :class:`UserError` for functions without
-    a specification.
+    Gives the library, loaded, if an object for this machine was written. Raises :class:`UserError` for functions
+    without a specification.
     """
     given = [functions] if isinstance(functions, CompiledCallable) else list(functions)
     folder = Path(folder)

@@ -20,7 +20,7 @@ from tgc.ops.composite import size_of
 
 @dataclass(frozen=True)
 class _Basic:
-    """An index of ints, slices and new axes, per dimension of the operand: reversal, slice, and the shape in the end."""
+    """An index of ints, slices and new axes: per dimension of the operand its slice, and the shape in the end."""
 
     reversed: tuple[int, ...]
     start: tuple[Dim, ...]
@@ -200,7 +200,7 @@ def _item(item: Any) -> Any:
     if isinstance(item, Indexing):
         # a number that is not known is an index tensor of rank 0
         return item
-    if isinstance(item, (bool, np.bool_)) or isinstance(item, (np.ndarray, list)):
+    if isinstance(item, (bool, np.bool_, np.ndarray, list)):
         raise UserError(
             f"a {type(item).__name__} as an index", hint="pass a tensor of integers: tgc.tensor(...)", location=here()
         )
@@ -211,7 +211,10 @@ def _item(item: Any) -> Any:
 
 def parse_basic(items: Sequence[Any], tensor: Indexing) -> _Basic:
     """What ints, slices and new axes mean for the dimensions of ``tensor``."""
-    reversals, start, stop, step, shape = [], [], [], [], []  # type: ignore[var-annotated]
+    start: list[Dim] = []
+    stop: list[Dim] = []
+    shape: list[Dim] = []
+    reversals, step = [], []
     axis = 0
     for item in items:
         if item is None:

@@ -21,7 +21,6 @@ from tgc.compiler import compile_function
 from tgc.dtypes import named
 from tgc.errors import ParseError, TraceError, UserError
 from tgc.executable import CompiledFunction
-from tgc.executable import CompiledFunction
 from tgc.frontend.base import BaseTensor, MutableTensor, Writes
 from tgc.frontend.tensor import Tensor
 from tgc.frontend.trace import (
@@ -48,7 +47,7 @@ class Recorded:
     function: Function
     state: tuple[MutableTensor, ...]
     constants: tuple[BaseTensor, ...]
-    settings: tuple[tuple[Any, object], ...]
+    settings: tuple[tuple[Any, Any], ...]
     structure: Structure
     tensors: tuple[bool, ...]
     others: tuple[Any, ...]
@@ -104,7 +103,7 @@ def _names(function: Callable[..., Any], count: int) -> tuple[str, ...]:
 
 
 def as_module(recorded: Recorded) -> Module:
-    """The function with its state and constants, ready to be compiled; the values of state do not matter to its code."""
+    """The function with its state and constants, ready to be compiled; the values of state do not matter."""
     function = recorded.function
     return Module(
         function.name,
@@ -156,8 +155,7 @@ class _Specialisation:
         for thing, before in self._recorded.settings:
             after = thing.settings()
             if after != before:
-                old, new = dict(before), dict(after)
-                names = [name for name in {**old, **new} if old.get(name) != new.get(name)]
+                names = sorted({str(name) for name, _ in set(before) ^ set(after)})
                 return f"{type(thing).__name__}: {', '.join(names)} changed"
         return "settings changed"
 
@@ -321,15 +319,13 @@ class CompiledCallable:
         return _Specialisation(recorded, compiled, pattern, cause, self.specs is not None)
 
 
-def _generalised(
-    pattern: Sequence[TensorType], types: Sequence[TensorType]
-) -> tuple[Sequence[TensorType], str] | None:
+def _generalised(pattern: Sequence[TensorType], types: Sequence[TensorType]) -> tuple[Sequence[TensorType], str] | None:
     """The pattern with a name wherever a second size came, and why; None if the types differ in more than sizes.
 
     Dimensions that changed alike get the same name. A size of 1 broadcasts and so never becomes a name.
     """
     names: dict[tuple[Dim, Dim], Dim] = {}
-    taken = {d for t in pattern for d in t.shape if not isinstance(d, int)}
+    taken: set[Dim] = {d for t in pattern for d in t.shape}
     changed: list[str] = []
     result = []
     for i, (old, new) in enumerate(zip(pattern, types, strict=True)):

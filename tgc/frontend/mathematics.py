@@ -181,7 +181,7 @@ class Mathematics(Arithmetic):
 
     def pow(self, exponent: Any) -> Self:
         """The power, as ``x ** exponent``."""
-        return self**exponent
+        return self.__pow__(exponent)
 
     def clip(self, low: Any = None, high: Any = None) -> Self:
         """Elements below ``low`` become ``low``, those above ``high`` become ``high``. They keep their dtype.

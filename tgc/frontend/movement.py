@@ -80,7 +80,7 @@ class Movement(Mathematics):
         return self._shaped((*shape[:first], product(shape[first : last + 1]), *shape[last + 1 :]))
 
     def transpose(self, *axes: int | Sequence[int]) -> Self:
-        """The axes in another order: two axes are exchanged, as in PyTorch; otherwise all are given, or none to reverse them."""
+        """The axes in another order: two are exchanged, as in PyTorch; else all are given, or none to reverse them."""
         order = given_dims(axes)
         rank = self.ndim
         if not order:
@@ -107,17 +107,17 @@ class Movement(Mathematics):
         return self.permute(*order)
 
     @property
-    def T(self) -> Self:
+    def T(self) -> Self:  # noqa: N802
         """The axes in reverse order."""
         return self.permute(*reversed(range(self.ndim)))
 
     @property
-    def mT(self) -> Self:
+    def mT(self) -> Self:  # noqa: N802
         """The last two axes exchanged."""
         return self.swapaxes(-1, -2)
 
     def squeeze(self, axis: int | Sequence[int] | None = None) -> Self:
-        """Without the axes of size 1: all, or those named. Raises :class:`ShapeError` for a named axis of another size."""
+        """Without the axes of size 1: all, or those named, which must have size 1."""
         if axis is None:
             return self._shaped([d for d in self.shape if d != 1])
         dropped = {normal_axis(a, self.ndim) for a in ([axis] if isinstance(axis, int) else axis)}

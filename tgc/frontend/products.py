@@ -33,7 +33,7 @@ class Products(Reductions):
         return self.cast_to(dtype).apply("contract", other.cast_to(dtype), attributes={"spec": spec})
 
     def matmul(self, other: Any) -> Self:
-        """The matrix product by the Array API's rules: 1-D operands are vectors, leading axes are batches and broadcast.
+        """The matrix product by the Array API's rules: 1-D operands are vectors, leading axes batches that broadcast.
 
         Raises :class:`tgc.errors.ShapeError` where the sizes do not fit.
         """
@@ -67,7 +67,7 @@ class Products(Reductions):
         # a batch axis of size 1 is dropped instead of repeated: the other operand alone has its letter
         batch = max(rank_a, rank_b, 2) - 2
         kept_a, kept_b, letters = self._batches(a.shape[:-2], b.shape[:-2], batch, other)
-        k, m, n = string.ascii_letters[batch : batch + 3]
+        k, m, n = (string.ascii_letters[batch + i] for i in range(3))
         rows, columns = (m if rank_a > 1 else ""), (n if rank_b > 1 else "")
         spec_a = "".join(letters[i] for i in kept_a) + rows + k
         spec_b = "".join(letters[i] for i in kept_b) + k + columns

@@ -87,7 +87,7 @@ class Generator:
     def numpy_uniform(self, low: float, high: float, shape: Sequence[int]) -> Array:
         """f32 in [low, high) as :func:`uniform` gives them, bit for bit."""
         unit = (self.numpy_bits(math.prod(shape)) >> np.uint32(8)).astype(np.float32) * np.float32(2.0**-24)
-        return (unit * np.float32(high - low) + np.float32(low)).reshape(shape)  # type: ignore[no-any-return]
+        return (unit * np.float32(high - low) + np.float32(low)).reshape(shape)
 
     def numpy_normal(self, shape: Sequence[int]) -> Array:
         """f32 of the standard normal distribution, computed in f64 and rounded once."""
@@ -172,7 +172,7 @@ def normal(
 def randint(
     low: int, high: int, *shape: Dim | Sequence[Dim], dtype: DType = i64, generator: Generator | None = None
 ) -> Tensor:
-    """Integers in [low, high), by multiplying 32 random bits with the range (Lemire, arXiv 1805.10941, without rejection).
+    """Integers in [low, high): 32 random bits times the range (Lemire, arXiv 1805.10941, without rejection).
 
     The probabilities of two numbers differ by at most 2⁻³². Raises :class:`UserError` for an empty range or one of
     more than 2³² numbers.

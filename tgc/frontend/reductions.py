@@ -73,7 +73,7 @@ class Reductions(Movement):
         return self._truth()._reduce("all", axis, keepdims)
 
     def _truth(self) -> Self:
-        return self if self.dtype is bool_ else self != 0
+        return self if self.dtype is bool_ else self.elementwise("ne", 0)
 
     def mean(self, axis: Axes = None, *, keepdims: bool = False) -> Self:
         """The mean; of integers in f32."""

@@ -20,8 +20,8 @@ __all__ = ["Tensor", "Variable", "no_grad", "tensor"]
 class Tensor(Windows):
     """An n-dimensional array whose values are computed when somebody looks.
 
-    Operations record a graph; ``numpy()``, ``float()``, ``print`` and the like compile and run it. Tensors are values: they
-    never change and never share memory with anything else.
+    Operations record a graph; ``numpy()``, ``float()``, ``print`` and the like compile and run it. Tensors are values:
+    they never change and never share memory with anything else.
 
     >>> import tgc
     >>> x = tgc.tensor([[1.0, 2.0], [3.0, 4.0]])
@@ -31,6 +31,8 @@ class Tensor(Windows):
     """
 
     __slots__ = ()
+
+    grad: Tensor | None
 
     @classmethod
     def _recorded(cls, trace: Trace, value: Value, requires_grad: bool) -> Self:

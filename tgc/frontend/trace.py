@@ -1,7 +1,7 @@
 """Recording: which graph an operation goes to, and what its leaves are.
 
-Outside of ``jit`` operations go to the thread's :class:`Epoch`: a graph that grows until somebody looks at a value; then
-everything live in it is computed together and a new epoch begins. Inside of ``jit`` and ``export`` they go to a
+Outside of ``jit`` operations go to the thread's :class:`Epoch`: a graph that grows until somebody looks at a value;
+then everything live in it is computed together and a new epoch begins. Inside of ``jit`` and ``export`` they go to a
 :class:`FunctionTrace`, whose leaves are arguments, state and constants.
 """
 
@@ -57,7 +57,7 @@ class Trace:
         raise NotImplementedError
 
     def placeholder(self, type: TensorType) -> Value:
-        """A parameter that :meth:`substitute` will replace: what a function is traced on before its arguments are known."""
+        """A parameter that :meth:`substitute` will replace: a function is traced on it before its argument is known."""
         self._placeholders += 1
         return parameter(_PLACEHOLDERS + self._placeholders, type)
 
@@ -189,6 +189,16 @@ class Session:
             self._compiled[outputs] = found
 
 
+class Settings:
+    """Counts changes to the attributes of modules and optimisers: while ``ticks`` stands still, none has changed."""
+
+    __slots__ = ("ticks",)
+
+    def __init__(self) -> None:
+        self.ticks = 0
+
+
+SETTINGS = Settings()
 _SESSION = Session()
 _CURRENT: ContextVar[Trace | None] = ContextVar("trace", default=None)
 _GRADIENTS: ContextVar[bool] = ContextVar("gradients", default=True)

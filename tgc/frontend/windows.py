@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Self, TypeAlias
 
@@ -111,11 +112,8 @@ class Windows(Indexing):
     ) -> Self:
         attributes = self._window(window, stride, padding, count)
         total = self.apply("window_sum", attributes=attributes)
-        if count_padding or not any(low or high for low, high in attributes["padding"]):  # type: ignore[misc, union-attr]
-            number = 1
-            for size in attributes["window"]:  # type: ignore[union-attr]
-                number *= size  # type: ignore[operator, assignment]
-            return total / number
+        if count_padding or attributes["padding"] == ((0, 0),) * self.ndim:
+            return total / math.prod(per_dimension(window, count, "window"))
         covered = self.emit(lambda builder, x: builder.op("window_sum", builder.full_like(x, 1), attributes=attributes))
         return total / covered
 
@@ -145,7 +143,7 @@ class Windows(Indexing):
     def avg_pool2d(
         self, window: Sizes, stride: Sizes | None = None, padding: Padding = 0, *, count_include_pad: bool = True
     ) -> Self:
-        """The mean of each window of the last two dimensions; ``count_include_pad``: whether padding counts as zeros."""
+        """The mean of each window of the last two dimensions; ``count_include_pad``: padding counts as zeros."""
         return self._average_pool(window, stride, padding, 2, count_include_pad)
 
     def avg_pool3d(

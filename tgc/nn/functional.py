@@ -13,6 +13,7 @@ from tgc.frontend.tensor import Tensor
 from tgc.frontend.trace import here
 from tgc.frontend.windows import Padding, Sizes, borders, per_dimension
 from tgc.ir.dims import Dim
+from tgc.ir.graph import Attributes
 from tgc.nn.loss import binary_cross_entropy_with_logits, cross_entropy, l1_loss, mse_loss, nll_loss
 from tgc.nn.normalisation import batch_norm, group_norm, layer_norm, rms_norm
 from tgc.ops.rules import provably_different
@@ -127,7 +128,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 def embedding(indices: Tensor, weight: Tensor) -> Tensor:
-    """The rows of ``weight`` [count, size] at ``indices``: result [*indices, size]. Indices outside give the nearest row."""
+    """The rows of ``weight`` [count, size] at ``indices``: [*indices, size]. Indices outside give the nearest row."""
     if not indices.dtype.is_integer:
         raise UserError(f"embedding needs integer indices, not {indices.type}", location=here())
     return weight.apply("gather", indices, attributes={"axis": 0})
@@ -158,8 +159,8 @@ def scaled_dot_product_attention(
 ) -> Tensor:
     """softmax(scale·query·keyᵀ + mask)·value (Vaswani et al., arXiv 1706.03762); ``scale`` is 1/√D if not given.
 
-    query [*, L, D], key [*, S, D], value [*, S, E]; ``mask`` broadcasts to [*, L, S]: bool, true where a query may see a
-    key, or floats that are added. ``causal``: query i sees keys 0 to i alone.
+    query [*, L, D], key [*, S, D], value [*, S, E]; ``mask`` broadcasts to [*, L, S]: bool, true where a query may see
+    a key, or floats that are added. ``causal``: query i sees keys 0 to i alone.
     """
     if dropout > 0.0 and training:
         raise UserError("dropout of attention weights is not done inside of attention; use Dropout on its result")
@@ -185,9 +186,7 @@ def _convolution(
     groups: int,
 ) -> Tensor:
     if weight.ndim != rank + 2:
-        raise ShapeError(
-            f"conv{rank}d takes a weight [O, C / groups, …] of rank {rank + 2}, not {weight.type}", location=here()
-        )
+        raise ShapeError(f"conv{rank}d with a weight of {weight.type}, not of rank {rank + 2}", location=here())
     batched = x if x.ndim == rank + 2 else x.unsqueeze(0)
     found = batched.convolution(weight, stride=stride, padding=padding, dilation=dilation, groups=groups)
     if bias is not None:
@@ -221,7 +220,8 @@ def conv2d(
 ) -> Tensor:
     """The cross-correlation of [N, C, H, W] with [O, C / groups, KH, KW].
 
-    ``padding``: a number of zeros at each border, one per dimension, a pair (low, high) per dimension, "valid" or "same".
+    ``padding``: how many zeros at each border, one number or one per dimension, or a pair (low, high) per dimension, or
+    "valid" or "same".
     """
     return _convolution(2, x, weight, bias, stride, padding, dilation, groups)
 
@@ -265,7 +265,7 @@ def conv_transpose2d(
         (size - 1) * s - low - high + d * (k - 1) + extra + 1
         for size, s, (low, high), d, k, extra in zip(x.shape[2:], steps, edges, dilations, kernel, more, strict=True)
     ]
-    attributes = {
+    attributes: Attributes = {
         "stride": steps,
         "padding": edges,
         "dilation": dilations,

@@ -15,7 +15,7 @@ def uniform(shape: Sequence[int], bound: float) -> Array:
 
 
 def by_fan_in(shape: Sequence[int], fan_in: int) -> Array:
-    """Uniform within ±1/√fan_in: He et al. (arXiv 1502.01852) with a = √5, as PyTorch's linear layers and convolutions."""
+    """Uniform within ±1/√fan_in: He et al. (arXiv 1502.01852) with a = √5, as in PyTorch's layers."""
     return uniform(shape, 1 / math.sqrt(fan_in) if fan_in else 0.0)
 
 

@@ -34,10 +34,10 @@ def cross_entropy(
     ignore_index: int | None = None,
     label_smoothing: float = 0.0,
 ) -> Tensor:
-    """−log softmax(logits)[target]: logits [C], [N, C] or [N, C, …]; target: labels (integers) without the class dimension,
-    or probabilities of the logits' shape.
+    """−log softmax(logits)[target]: logits [C], [N, C] or [N, C, …]; target: integer labels without the class
+    dimension, or probabilities of the logits' shape.
 
-    Labels that are no class give 0, and so do those equal to ``ignore_index``, which the mean then does not count either.
+    Labels that are no class give 0, and so do those equal to ``ignore_index``, which the mean then does not count.
 
     >>> import tgc
     >>> loss = cross_entropy(tgc.tensor([[0.0, 0.0]]), tgc.tensor([1]))

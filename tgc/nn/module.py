@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from safetensors.numpy import load_file, save_file
 from tgc.errors import UserError
 from tgc.frontend.base import BaseTensor, MutableTensor
 from tgc.frontend.tensor import Variable, tensor
-from tgc.frontend.trace import evaluate_pending, function_trace
+from tgc.frontend.trace import SETTINGS, evaluate_pending, function_trace
 from tgc.ir.graph import Array
 
 
@@ -41,11 +41,15 @@ class Buffer(Variable):
         super().__init__(tensor(data).array)
 
 
+def _no_forward(self: Module, *arguments: Any) -> Any:
+    raise UserError(f"{type(self).__name__} has no forward()", hint="define forward(self, x) in the class")
+
+
 class Module:
     """A part of a model. Subclasses set parameters, buffers and other modules as attributes and define ``forward``.
 
-    Calling ``super().__init__()`` is not needed. Lists, tuples and dictionaries of modules and tensors are searched too.
-    Any other attribute is a setting: a jitted function that used the module is compiled again when one changes.
+    Calling ``super().__init__()`` is not needed. Lists, tuples and dictionaries of modules and tensors are searched
+    too. Any other attribute is a setting: a jitted function that used the module is compiled again when one changes.
 
     >>> import tgc
     >>> from tgc import nn
@@ -64,6 +68,12 @@ class Module:
         object.__setattr__(self, name, value)
         # what jitted functions compare is rebuilt when it is asked for next
         self.__dict__.pop("_settings", None)
+        SETTINGS.ticks += 1
+
+    def __delattr__(self, name: str) -> None:
+        object.__delattr__(self, name)
+        self.__dict__.pop("_settings", None)
+        SETTINGS.ticks += 1
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         trace = function_trace()
@@ -71,9 +81,8 @@ class Module:
             trace.touched[id(self)] = self
         return self.forward(*args, **kwargs)
 
-    def forward(self, *args: Any) -> Any:
-        """What the module computes."""
-        raise UserError(f"{type(self).__name__} has no forward()", hint="define forward(self, x) in the class")
+    # what the module computes; subclasses choose the arguments
+    forward: Callable[..., Any] = _no_forward
 
     def __getattr__(self, name: str) -> Any:
         if name == "training":

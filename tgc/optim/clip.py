@@ -14,7 +14,7 @@ from tgc.nn.module import Parameter
 def clip_grad_norm_(parameters: Iterable[Parameter], max_norm: float) -> Tensor:
     """Scales all gradients together so that their Euclidean norm is at most ``max_norm``; gives the norm before.
 
-    As ``torch.nn.utils.clip_grad_norm_``: the factor is max_norm / (norm + 1e-6), at most 1. Works inside of ``jit`` too.
+    As ``torch.nn.utils.clip_grad_norm_``: the factor is max_norm / (norm + 1e-6), at most 1. Works in ``jit`` too.
 
     >>> import tgc
     >>> w = tgc.nn.Parameter([3.0, 4.0])

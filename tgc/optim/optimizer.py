@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from tgc.errors import UserError
+from tgc.errors import TraceError, UserError
 from tgc.frontend.base import MutableTensor, assign_all
 from tgc.frontend.tensor import Tensor, Variable, tensor
-from tgc.frontend.trace import evaluate_pending, function_trace, here, no_grad
+from tgc.frontend.trace import SETTINGS, evaluate_pending, function_trace, here, no_grad
 from tgc.ir.graph import Array
 from tgc.nn.module import Parameter
 
@@ -36,6 +36,10 @@ class Optimizer:
         self.parameters = tuple(parameter for _, parameter in given)
         self._lr = Variable(np.asarray(lr, np.float32))
         self._slots: dict[str, tuple[Variable, ...]] = {}
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        SETTINGS.ticks += 1
 
     @property
     def lr(self) -> Variable:
@@ -78,23 +82,31 @@ class Optimizer:
         trace = function_trace()
         if trace is not None:
             trace.touched[id(self)] = self
+        gradients = [p.grad for p in self.parameters]
+        if trace is not None and any(g is not None and not g.recorded_in(trace) for g in gradients):
+            raise TraceError(
+                "step() in a compiled function with gradients from outside of it",
+                hint="call zero_grad() and backward() inside of the function too",
+                location=here(),
+            )
         with no_grad():
-            assign_all(self.updates([p.grad for p in self.parameters]))
+            assign_all(self.updates(gradients))
 
     def zero_grad(self) -> None:
         """Forgets the gradients."""
         for parameter in self.parameters:
             parameter.grad = None
 
-    def named_state(self, names: Mapping[int, str] | None = None) -> Iterator[tuple[str, Variable]]:
-        """(name, tensor) of all state: "lr", "step", and "<parameter>.<quantity>".
+    def named_state(self) -> Iterator[tuple[str, Variable]]:
+        """(name, tensor) of all state: "lr", "step", and "<parameter>.<quantity>"."""
+        return self.named_after({})
 
-        ``names``: names of parameters by ``id``, for parameters that were given without.
-        """
+    def named_after(self, names: Mapping[int, str]) -> Iterator[tuple[str, Variable]]:
+        """As :meth:`named_state`, with parameters called ``names[id(parameter)]`` where that is known."""
         yield from self.scalars().items()
         for quantity, slots in self._slots.items():
             for parameter, own, slot in zip(self.parameters, self._names, slots, strict=True):
-                yield f"{(names or {}).get(id(parameter), own)}.{quantity}", slot
+                yield f"{names.get(id(parameter), own)}.{quantity}", slot
 
     def state_dict(self) -> dict[str, Array]:
         """Copies of all state by name."""
