@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from passes.base import Pass, PassContext, with_functions
+from passes.base import Pass, PassContext, substitute, with_functions
 from passes.fusion_groups import INPUTS, weight
 from tgc.ir.builder import Builder
 from tgc.ir.dims import evaluate, symbols
@@ -113,7 +113,8 @@ class Plan:
             if not self._is_cheap(value.node):
                 graph.add_edge(_SOURCE, (value, "in"))
                 continue
-            work = weight(value.node) * size // self.instructions_per_byte
+            made = self.table[value.node.op].kind is OpKind.CREATE
+            work = 0 if made else weight(value.node) * size // self.instructions_per_byte
             graph.add_edge(_SOURCE, (value, "in"), capacity=work)
             for operand in value.node.operands:
                 graph.add_edge((operand, "out"), (value, "in"))
@@ -133,23 +134,14 @@ class Plan:
             return self.outputs
         new: dict[Value, Value] = {}
         copies: dict[Value, Value] = {}
+        behind: dict[Value, Value] = {}
 
         def copy(value: Value) -> Value:
-            """The value for late uses; recursion is no deeper than the chain of cheap nodes since the cut."""
-            found = copies.get(value)
-            if found is None:
-                node = value.node
-                if value in cut:
-                    known = new[value]
-                    found = known if known.node.op == "barrier" else builder.op("barrier", known)
-                elif node in again:
-                    builder.place = builder.locations.get(node)
-                    operands = tuple(copy(v) for v in node.operands)
-                    found = builder.node(node.op, operands, node.attributes, node.regions).results[value.index]
-                else:
-                    found = new[value]
-                copies[value] = found
-            return found
+            """The value for late uses, from what the cut has kept."""
+            if value not in copies:
+                builder.place = None
+                (copies[value],) = substitute(builder, [value], behind)
+            return copies[value]
 
         for node in self.order:
             operands = tuple(copy(v) if v.node in again and self.is_late(v, node) else new[v] for v in node.operands)
@@ -157,7 +149,10 @@ class Plan:
             if operands != node.operands:
                 builder.place = builder.locations.get(node)
                 made = builder.node(node.op, operands, node.attributes, node.regions)
-            new.update(zip(node.results, made.results, strict=True))
+            for value, result in zip(node.results, made.results, strict=True):
+                new[value] = result
+                if value in cut:
+                    behind[value] = result if made.op == "barrier" else builder.op("barrier", result)
         builder.place = None
         return tuple(new[v] for v in self.outputs)
 

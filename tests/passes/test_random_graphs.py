@@ -20,7 +20,7 @@ from tgc.reference import run
 
 N = symbol("n")
 SIZE = 3
-FRONT = "decompose,canonicalize,algebraic,constant-folding,scan-hoist,canonicalize,cse,dce"
+FRONT = "decompose,canonicalize,algebraic,constant-folding,scan-hoist,canonicalize,cse,dce,rematerialization"
 Draw = Callable[[st.SearchStrategy[int]], int]
 
 
