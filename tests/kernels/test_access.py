@@ -126,9 +126,7 @@ LAYOUTS = {
 
 @pytest.mark.parametrize("source", LAYOUTS)
 @pytest.mark.parametrize("target", LAYOUTS)
-def test_any_layout_is_read_and_written(
-    source: str, target: str, compiled: Callable, rng: np.random.Generator
-) -> None:
+def test_any_layout_is_read_and_written(source: str, target: str, compiled: Callable, rng: np.random.Generator) -> None:
     given = f(N, 32, 3, 5, layout=LAYOUTS[source])
     wanted = f(N, 32, 3, 5, layout=LAYOUTS[target])
     graph = region(

@@ -189,26 +189,29 @@ def test_reductions_side_by_side_with_an_epilogue(compiled: Callable, rng: np.ra
                 np.testing.assert_array_equal(y, expected)
 
 
-def test_fusion_does_not_change_the_bits_of_a_sum(compiled: Callable, rng: np.random.Generator) -> None:
-    for shape, axes in (((40, 700), (1,)), ((700, 40), (0,)), ((30, 4, 50), (0, 2)), ((9, 5), (0, 1))):
-        type_ = TensorType(f32, shape)
-        x = rng.normal(size=shape).astype(np.float32)
-        alone = graph_of(lambda b, x: b.sum(x, axes), type_)
-        (expected,) = compiled(lower, alone)(np.square(x))
+@pytest.mark.parametrize(
+    ("shape", "axes"), [((40, 700), (1,)), ((700, 40), (0,)), ((30, 4, 50), (0, 2)), ((9, 5), (0, 1))], ids=str
+)
+def test_fusion_does_not_change_the_bits_of_a_sum(
+    shape: tuple[int, ...], axes: tuple[int, ...], compiled: Callable, rng: np.random.Generator
+) -> None:
+    type_ = TensorType(f32, shape)
+    x = rng.normal(size=shape).astype(np.float32)
+    alone = graph_of(lambda b, x: b.sum(x, axes), type_)
+    (expected,) = compiled(lower, alone)(np.square(x))
 
-        def fused(b: Builder, x: Value, w: Value) -> tuple[Value, ...]:
-            y = b.op("square", x)
-            return b.sum(y, axes), b.op(
-                "max", b.mul(y, b.op("tanh", b.broadcast(w, shape, (0,)))), attributes={"axes": axes}
-            )
+    def fused(b: Builder, x: Value, w: Value) -> tuple[Value, ...]:
+        y = b.op("square", x)
+        spread = b.op("tanh", b.broadcast(w, shape, (0,)))
+        return b.sum(y, axes), b.op("max", b.mul(y, spread), attributes={"axes": axes})
 
-        graph = graph_of(fused, type_, TensorType(f32, (shape[0],)))
-        y, _ = compiled(lower, graph)(x, rng.normal(size=shape[0]).astype(np.float32))
-        assert y.tobytes() == expected.tobytes()
+    graph = graph_of(fused, type_, TensorType(f32, (shape[0],)))
+    y, _ = compiled(lower, graph)(x, rng.normal(size=shape[0]).astype(np.float32))
+    assert y.tobytes() == expected.tobytes()
 
 
 @pytest.mark.parametrize(
-    ("shape", "axes"), [((100000,), (0,)), ((40000, 5), (0,)), ((300, 2, 700), (0, 2)), ((3, 50000), (1,))], ids=str
+    ("shape", "axes"), [((100000,), (0,)), ((40000, 5), (0,)), ((600, 2, 700), (0, 2)), ((3, 50000), (1,))], ids=str
 )
 def test_parts_have_the_bits_of_one_pass(
     shape: tuple[int, ...],
