@@ -64,6 +64,13 @@ UNARY: dict[str, tuple[Callable[[Array], Array], Callable[[Any], Any]]] = {
     "rsqrt": (lambda x: 1.0 / np.sqrt(x), lambda x: 1 / mpmath.sqrt(x)),
 }
 SPECIAL = [0.0, -0.0, 0.5, -0.5, 1.0, -1.0, 1.5, 2.0, -2.0, 3.0, -3.0, 1e30, -1e30, np.inf, -np.inf, np.nan]
+# where an exhaustive search of f32 found the largest error of some function
+HARD = [
+    *("-0x1.765026p+2", "0x1.69b14cp-1", "-0x1.33a388p-1", "0x1.fda8fep-1", "0x1.8d2666p+0", "-0x1.f9fc6ap+6"),
+    *("0x1.0fe5f6p+4", "-0x1.1a0794p+0", "0x1.4c3946p+8", "0x1.e4fb6ep+9", "-0x1.6e25d6p+0", "0x1.22ac94p+2"),
+    *("0x1.66203cp+0", "0x1.54ed86p+0", "0x1.c4e6fap-2", "-0x1.2cb9c6p+0", "0x1.080414p+0", "0x1.7f6b9cp-1"),
+    *("-0x1.b30c02p+12", "0x1.00234cp-1", "0x1.f0f7fp-2", "-0x1.b525cap-2", "0x1.ffe004p-124", "0x1.019566p-124"),
+]
 
 
 def every_binade(dtype: DType, count: int) -> Array:
@@ -76,7 +83,7 @@ def every_binade(dtype: DType, count: int) -> Array:
     tiny, largest, smallest = float(info.tiny), float(info.max), float(info.smallest_subnormal)
     edges = [smallest, -smallest, tiny, -tiny, largest, -largest, 1.0 + float(info.eps), 1.0 - float(info.epsneg)]
     near = random.uniform(-20.0, 20.0, count // 4), random.uniform(-1.5, 1.5, count // 4)
-    parts = [bits.astype(unsigned).view(dtype.numpy), np.array(SPECIAL + edges), *near]
+    parts = [bits.astype(unsigned).view(dtype.numpy), np.array(SPECIAL + edges + [*map(float.fromhex, HARD)]), *near]
     return np.concatenate([part.astype(dtype.numpy) for part in parts])
 
 
