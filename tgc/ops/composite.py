@@ -153,6 +153,7 @@ OPS_COMPOSITE: tuple[OpDef, ...] = (
             ((), {"size": symbol("n") * 2 + 1, "dtype": f32}),
             ((), {"size": symbol("n"), "dtype": i64}),
         ),
+        foldable=True,
     ),
     OpDef(
         name="softmax",
