@@ -7,7 +7,7 @@ from typing import Any, Self
 import numpy as np
 
 from tgc.dtypes import DType, bool_, f32, i64, promote
-from tgc.errors import DTypeError, TraceError, UserError
+from tgc.errors import DTypeError, ShapeError, TraceError, UserError
 from tgc.frontend.base import BaseTensor
 from tgc.frontend.trace import FunctionTrace, Trace, current, gradients_enabled, here
 from tgc.ir.builder import Builder
@@ -48,7 +48,11 @@ class Arithmetic(BaseTensor):
         builder.place = user_site()
         values = [_operand(builder, trace, operand, target) for operand in operands]
         gradient = gradients_enabled() and any(isinstance(o, BaseTensor) and o.requires_grad for o in operands)
-        return self._wrap(trace, builder.map(op, *values), gradient)
+        try:
+            found = builder.map(op, *values)
+        except ShapeError as error:
+            raise ShapeError(f"{op}: {error.message}", hint=error.hint, location=error.location) from None
+        return self._wrap(trace, found, gradient)
 
     def _binary(self, op: str, other: Any, *, reverse: bool = False) -> Self:
         if not isinstance(other, (BaseTensor, np.ndarray, *SCALARS)):

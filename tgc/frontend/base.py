@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -15,15 +15,16 @@ from tgc.errors import TraceError, UserError
 from tgc.frontend.trace import (
     Epoch,
     FunctionTrace,
+    Region,
     Trace,
     copied,
     current,
     evaluate,
     evaluate_pending,
-    function_trace,
     gradients_enabled,
     here,
     leaked,
+    recording,
     type_of,
 )
 from tgc.ir.dims import Dim
@@ -161,7 +162,9 @@ class BaseTensor:
         """The value that stands for the tensor in ``trace``."""
         if self._epoch is trace and self._value is not None and (self._array is None or not trace.closed):
             return self._value
-        if self._array is None and isinstance(self._epoch, FunctionTrace):
+        if isinstance(trace, Region):
+            return trace.leaf(self)
+        if self._array is None and isinstance(self._epoch, (FunctionTrace, Region)):
             raise leaked(f"a tensor {self._type}") if self._epoch.closed else self._not_known()
         return trace.leaf(self)
 
@@ -301,7 +304,11 @@ def _trainable(trace: Trace) -> list[tuple[BaseTensor, Value]]:
         return [(t, trace.leaf(t)) for t in trace.leaves if t.requires_grad]
     if isinstance(trace, FunctionTrace):
         return [(t, v) for t, v in trace.outside() if t.requires_grad]
-    return []
+    raise TraceError(
+        "backward() inside of a function that is differentiated, batched or repeated",
+        hint="use tgc.grad there, or call backward() on what comes out of it",
+        location=here(),
+    )
 
 
 class Writes:
@@ -374,7 +381,7 @@ def _checked(pairs: Sequence[tuple[MutableTensor, BaseTensor]]) -> None:
 def assign_all(pairs: Sequence[tuple[MutableTensor, BaseTensor]]) -> None:
     """Assigns several states at once: outside of ``jit`` everything live is evaluated, once."""
     _checked(pairs)
-    trace = function_trace()
+    trace = recording()
     if trace is not None:
         _assign_traced(trace, pairs)
         return
@@ -388,7 +395,7 @@ def assign_soon(pairs: Sequence[tuple[MutableTensor, BaseTensor]]) -> None:
     """Assigns states when the lazy graph is evaluated next; everything recorded from here on sees the new values."""
     _checked(pairs)
     trace = current()
-    if isinstance(trace, FunctionTrace):
+    if isinstance(trace, (FunctionTrace, Region)):
         _assign_traced(trace, pairs)
     elif isinstance(trace, Epoch):
         values = [value.value_in(trace) for _, value in pairs]
@@ -398,7 +405,7 @@ def assign_soon(pairs: Sequence[tuple[MutableTensor, BaseTensor]]) -> None:
             trace.assigned[id(target)] = target
 
 
-def _assign_traced(trace: FunctionTrace, pairs: Sequence[tuple[MutableTensor, BaseTensor]]) -> None:
+def _assign_traced(trace: FunctionTrace | Region, pairs: Sequence[tuple[MutableTensor, BaseTensor]]) -> None:
     values = [value.value_in(trace) for _, value in pairs]
     for (target, _), new in zip(pairs, values, strict=True):
         trace.assign(target, new)

@@ -29,8 +29,8 @@ from tgc.frontend.trace import (
     commit_assigned,
     copied,
     evaluate_pending,
-    function_trace,
     here,
+    recording,
     tracing,
     type_of,
 )
@@ -212,6 +212,7 @@ class CompiledCallable:
         self.specs = None if specs is None else tuple(specs)
         self.name = getattr(function, "__name__", type(function).__name__)
         self._known: dict[object, list[_Specialisation]] = {}
+        self._per_size = False
         # what the last call was: mostly the next one is the same
         self._recent: tuple[tuple[TensorType, ...], _Specialisation] | None = None
 
@@ -223,7 +224,7 @@ class CompiledCallable:
         )
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if function_trace() is not None:
+        if recording() is not None:
             return self.function(*args, **kwargs)
         recent = self._recent
         if recent is not None and not kwargs and len(args) == len(recent[0]) and recent[1].valid():
@@ -272,7 +273,16 @@ class CompiledCallable:
             if specialisation.fits(types) and specialisation.valid():
                 return specialisation
         pattern, cause = self._pattern(known, types)
-        made = self._compile(pattern, cause, leaves, structure)
+        try:
+            made = self._compile(pattern, cause, leaves, structure)
+        except (TypeError, UserError) as error:
+            if self.specs is not None or tuple(pattern) == tuple(types):
+                raise
+            # Python code may need a size as a number; then each size is compiled
+            self._per_size = True
+            reason = str(error).partition("\n")[0]
+            pattern = types
+            made = self._compile(types, f"{cause}, not as a symbol: {reason}", leaves, structure)
         known[:] = [s for s in known if not (s.valid() and covers(pattern, s.pattern, ones=False))]
         known.insert(0, made)
         return made
@@ -281,7 +291,8 @@ class CompiledCallable:
         self, known: Sequence[_Specialisation], types: Sequence[TensorType]
     ) -> tuple[Sequence[TensorType], str]:
         """The types to compile for, and why."""
-        changed = next((s.changed() for s in known if s.fits(types)), None)
+        # what fits but is not valid was compiled under other settings
+        stale = next((s for s in known if s.fits(types)), None)
         if self.specs is not None:
             if len(self.specs) != len(types) or not covers(self.specs, types, ones=True):
                 given, wanted = ", ".join(map(str, types)), ", ".join(map(str, self.specs))
@@ -290,13 +301,13 @@ class CompiledCallable:
                     hint="pass tensors that fit the specification",
                     location=here(),
                 )
-            return self.specs, changed or "specification"
-        if changed:
-            return types, changed
+            return self.specs, stale.changed() if stale else "specification"
+        if stale is not None:
+            return stale.pattern, stale.changed()
         if not known:
-            return types, "first call" if not self._known or len(self._known) == 1 else "other arguments"
+            return types, "first call" if len(self._known) == 1 else "other arguments"
         for other in known:
-            if other.valid():
+            if other.valid() and not self._per_size:
                 general = _generalised(other.pattern, types)
                 if general is not None:
                     return general

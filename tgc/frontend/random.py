@@ -17,7 +17,7 @@ from tgc.errors import DTypeError, UserError
 from tgc.frontend.base import MutableTensor
 from tgc.frontend.movement import given_dims
 from tgc.frontend.tensor import Tensor, Variable
-from tgc.frontend.trace import function_trace, here
+from tgc.frontend.trace import here, recording
 from tgc.ir.builder import Builder
 from tgc.ir.dims import Dim, product
 from tgc.ir.graph import Array, Value
@@ -66,8 +66,7 @@ class Generator:
     def bits(self, shape: Sequence[Dim]) -> Tensor:
         """Uniformly random u32 of that shape."""
         size = product(shape)
-        trace = function_trace()
-        if trace is None:
+        if recording() is None:
             if not isinstance(size, int):
                 raise UserError(f"a shape outside of a compiled function needs numbers, not {size}", location=here())
             counter: Tensor = Tensor(self._advance(size))

@@ -10,7 +10,7 @@ import numpy as np
 from tgc.dtypes import DType, bool_, f32, from_numpy, i64
 from tgc.errors import UserError
 from tgc.frontend.base import BaseTensor, MutableTensor
-from tgc.frontend.trace import FunctionTrace, Trace, copied, here, no_grad
+from tgc.frontend.trace import FunctionTrace, Region, Trace, copied, here, no_grad
 from tgc.frontend.windows import Windows
 from tgc.ir.graph import Array, Value
 
@@ -49,8 +49,9 @@ class Tensor(Windows):
 
     def detach(self) -> Tensor:
         """The same values, not connected to what they were computed from."""
+        # to reinterpret bits is no differentiable operation, even if they keep their meaning
         with no_grad():
-            return self.apply("barrier")
+            return self.apply("bitcast", attributes={"dtype": self.dtype}) if self.dtype.is_float else self
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
         return self.numpy() if dtype is None else self.numpy().astype(dtype)
@@ -61,7 +62,7 @@ class Tensor(Windows):
         return self.shape[0]
 
     def __repr__(self) -> str:
-        if not self.is_concrete and isinstance(self._epoch, FunctionTrace):
+        if not self.is_concrete and isinstance(self._epoch, (FunctionTrace, Region)):
             return f"tensor({self.type}, traced)"
         values = np.array2string(self.array, separator=", ", prefix="tensor(")
         return f"tensor({values}, dtype={self.dtype.name})"

@@ -147,6 +147,54 @@ class FunctionTrace(Trace):
         return tuple((i, v) for i, v in found if v is not None and v != self._leaves[id(self.state[i])])
 
 
+class Region(Trace):
+    """The graph of a function that becomes part of the graph around it: what is differentiated, batched or repeated.
+
+    Its leaves are values of ``parent``. ``captured`` holds those that it took from there, ``states`` by identity each
+    state that it used with the placeholder that stands for what the state holds on entry, ``assigned`` new values.
+    """
+
+    def __init__(self, parent: Trace) -> None:
+        super().__init__()
+        self.builder = parent.builder
+        self.parent = parent
+        self.captured: dict[Value, None] = {}
+        self.states: dict[int, tuple[BaseTensor, Value]] = {}
+        self.assigned: dict[int, Value] = {}
+        self.requires_grad = False
+
+    def placeholder(self, type: TensorType) -> Value:
+        return self.parent.placeholder(type)
+
+    def on_entry(self, tensor: BaseTensor) -> Value:
+        """What stands for the value that a state has before the region runs."""
+        known = self.states.get(id(tensor))
+        if known is None:
+            known = self.states[id(tensor)] = (tensor, self.placeholder(tensor.type))
+        return known[1]
+
+    def leaf(self, tensor: BaseTensor) -> Value:
+        self.requires_grad = self.requires_grad or tensor.requires_grad
+        if tensor.is_mutable:
+            assigned = self.assigned.get(id(tensor))
+            return self.on_entry(tensor) if assigned is None else assigned
+        value = tensor.value_in(self.parent)
+        self.captured[value] = None
+        return value
+
+    def assign(self, tensor: BaseTensor, value: Value) -> None:
+        """From here on the state has another value; what becomes of it outside is up to whoever made the region."""
+        self.on_entry(tensor)
+        self.assigned[id(tensor)] = value
+
+    def within(self, trace: Trace) -> bool:
+        """Whether values of ``trace`` can be used here: it is this region or one around it."""
+        around: Trace = self
+        while around is not trace and isinstance(around, Region):
+            around = around.parent
+        return around is trace
+
+
 class Session:
     """What a process remembers between evaluations: compiled graphs by their results, bounded in number."""
 
@@ -216,7 +264,15 @@ def current() -> Trace:
 def function_trace() -> FunctionTrace | None:
     """The trace of the enclosing ``jit`` or ``export``, if there is one."""
     trace = _CURRENT.get()
+    while isinstance(trace, Region):
+        trace = trace.parent
     return trace if isinstance(trace, FunctionTrace) else None
+
+
+def recording() -> FunctionTrace | Region | None:
+    """The graph of the enclosing function, of which no value is known yet; None outside of all functions."""
+    trace = _CURRENT.get()
+    return trace if isinstance(trace, (FunctionTrace, Region)) else None
 
 
 @contextmanager

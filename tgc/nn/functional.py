@@ -187,7 +187,7 @@ def _convolution(
 ) -> Tensor:
     if weight.ndim != rank + 2:
         raise ShapeError(f"conv{rank}d with a weight of {weight.type}, not of rank {rank + 2}", location=here())
-    batched = x if x.ndim == rank + 2 else x.unsqueeze(0)
+    batched = x.unsqueeze(0) if x.ndim == rank + 1 else x
     found = batched.convolution(weight, stride=stride, padding=padding, dilation=dilation, groups=groups)
     if bias is not None:
         found = found + bias.reshape(-1, *[1] * rank)
