@@ -42,7 +42,8 @@ class ConstantFolding(Pass):
 
     def _is_known(self, node: Node, constants: dict[str, Constant]) -> bool:
         """Whether all operands have values here, and the results are worth keeping."""
-        if not node.operands or any(not isinstance(d, int) for t in node.types for d in t.shape):
+        types = (*node.types, *(v.type for v in node.operands))
+        if not node.operands or any(not isinstance(d, int) for t in types for d in t.shape):
             return False
         room = 0
         for value in node.operands:
@@ -52,7 +53,7 @@ class ConstantFolding(Pass):
                 if constant is None or constant.data is None:
                     return False
                 room += constant.data.nbytes
-            elif not (uniform(value) is not None or (operand.op == "iota" and _elements(operand) <= self.limit)):
+            elif _elements(operand, value.index) > self.limit or (uniform(value) is None and operand.op != "iota"):
                 return False
         if uniform(node.results[0]) is not None:
             # already the shortest way to say it

@@ -106,7 +106,8 @@ def _reduction(
 
 
 def _sum(x: Array, axes: tuple[int, ...]) -> Array:
-    return np.asarray(np.sum(x, axis=axes, dtype=x.dtype))
+    # sums begin with +0; without axes nothing is summed, and -0 stays
+    return np.asarray(np.sum(x, axis=axes, dtype=x.dtype)) if axes else x
 
 
 def _sum_vjp(b: GraphBuilder, node: Node, cotangents: Sequence[Value | None]) -> list[Value | None]:
