@@ -24,12 +24,10 @@ from tgc.kernels.indices import Index
 from tgc.kernels.ir import Buffer, Value
 from tgc.kernels.lowering import Lowering, Stage
 from tgc.kernels.packing import packing_stage
-from tgc.kernels.tile import TileShape, accumulate, zeros
+from tgc.kernels.tile import accumulate, zeros
 from tgc.kernels.vector_loop import vector_loop
 from tgc.target import Target
 
-# rows of the second tile, where the number of rows is not known
-_FEW_ROWS = 4
 # iterations that are enough for any number of threads
 _ITERATIONS = 12
 
@@ -131,7 +129,7 @@ class _Product:
         if plan.copied:
             self._copy(at, low, size)
         # where this block begins in a panel
-        packed = b.mul(b.add(b.mul(outer, b.index(plan.sizes[inner])), low), plan.shape.width)
+        packed = b.mul(b.add(b.mul(outer, b.index(plan.padded)), low), plan.shape.width)
         self._panels(lambda panel: self._rows(_Block(at, low, size, packed), panel))
 
     def _copy(self, at: dict[str, Index], low: Value, size: Value) -> None:
@@ -158,21 +156,12 @@ class _Product:
     def _rows(self, block: _Block, panel: Value) -> None:
         """The tiles of one panel, from the chunk's first row to its last."""
         b, plan = self.builder, self.plan
-        rows = plan.shape.rows
-        if isinstance(plan.rows, int) or rows <= _FEW_ROWS:
-            with b.loop(0, self.height, rows, name="row") as loop:
-                self._tile(block, panel, loop.index, rows)
-            return
-        # large tiles as long as they are more than half full
-        split = b.mul(b.floor_divide(b.add(self.height, (rows - 1) // 2), rows), rows)
-        with b.loop(0, split, rows, name="row") as loop:
-            self._tile(block, panel, loop.index, rows)
-        with b.loop(split, self.height, _FEW_ROWS, name="row") as loop:
-            self._tile(block, panel, loop.index, _FEW_ROWS)
+        with b.loop(0, self.height, plan.shape.rows, name="row") as loop:
+            self._tile(block, panel, loop.index)
 
-    def _tile(self, block: _Block, panel: Value, row: Value, rows: int) -> None:
+    def _tile(self, block: _Block, panel: Value, row: Value) -> None:
         b, plan, evaluator = self.builder, self.plan, self.evaluator
-        shape = TileShape(rows, plan.shape.vectors, plan.shape.lanes)
+        shape = plan.shape
         sums = accumulate(
             b,
             shape,
@@ -193,7 +182,7 @@ class _Product:
 
         complete = None
         if not isinstance(plan.rows, int) or plan.rows % plan.shape.rows:
-            complete = b.compare("le", b.add(row, rows), self.height)
+            complete = b.compare("le", b.add(row, shape.rows), self.height)
         finish_tile(
             evaluator,
             plan.anchor.result,
@@ -243,7 +232,7 @@ class _Product:
     def _scratch(self) -> Buffer:
         shape = self.plan.shape
         if self._tile_buffer is None:
-            self._tile_buffer = self.builder.scratch("tile", self.plan.dtype, max(shape.rows, _FEW_ROWS) * shape.width)
+            self._tile_buffer = self.builder.scratch("tile", self.plan.dtype, shape.rows * shape.width)
         return self._tile_buffer
 
     # -- operands --------------------------------------------------------------------------------------------------

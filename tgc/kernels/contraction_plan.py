@@ -111,7 +111,12 @@ class Plan:
     @property
     def panel_size(self) -> Dim:
         """Elements of a panel: all products of a group of columns, in order."""
-        return product(self.sizes[c] for c in self.summed) * self.shape.width
+        return product(self.sizes[c] for c in self.summed[:-1]) * self.padded * self.shape.width
+
+    @property
+    def padded(self) -> Dim:
+        """Rows of a panel for each combination of the outer sums: whole squares of a transposition."""
+        return ceil_divide(self.sizes[self.summed[-1]], 8) * 8
 
     @property
     def right_outer(self) -> tuple[str, ...]:
@@ -130,9 +135,8 @@ class Plan:
 
     @property
     def packing(self) -> Temporary:
-        """The panels, with room for whole vectors at the end."""
-        size = product(self.sizes[c] for c in self.right_outer) * self.panels * self.panel_size
-        return Temporary(self.dtype, size + self.shape.lanes * self.shape.width)
+        """The panels."""
+        return Temporary(self.dtype, product(self.sizes[c] for c in self.right_outer) * self.panels * self.panel_size)
 
 
 def plan_contraction(region: Graph, target: Target, table: OpTable) -> Plan:
@@ -234,13 +238,14 @@ def _extent(size: Dim) -> int:
 
 
 def _better_turned(a: Operand, b: Operand, sizes: Mapping[str, Dim], row: str, column: str, target: Target) -> bool:
-    """Whether a few rows had better be columns: packing them is less work than packing a large right operand."""
+    """Whether a few rows had better be columns: less to pack, but the results are stored one by one."""
     m, n = sizes[row], sizes[column]
-    if not isinstance(m, int) or not isinstance(n, int) or not target.masked:
+    k = product(sizes[c] for c in sizes if c not in (row, column))
+    if not (isinstance(m, int) and isinstance(n, int) and isinstance(k, int) and target.masked):
         return False
     lanes = target.lanes(a.dtype)
     fits = -(-m // lanes) * lanes * 4 <= m * 5
-    return fits and m <= 64 and m < 2 * n and b.stride(column) != 1 and a.stride(row) != 1
+    return fits and m <= 64 and k * (n - m) > 3 * m * n and b.stride(column) != 1 and a.stride(row) != 1
 
 
 def _packs(

@@ -17,27 +17,34 @@ from tgc.kernels.lowering import Stage
 
 # rows of a panel that one iteration packs
 _ROWS = 256
-# squares of this size are transposed in registers: larger ones take longer to compile than they gain
-_SQUARE = 8
 
 
 def transposed(builder: KernelBuilder, rows: Sequence[Value]) -> list[Value]:
-    """The transpose of a square of vectors: result i holds lane i of every row.
+    """The transpose of a square of vectors, of 4 lanes or a power of two more: result i holds lane i of every row.
 
-    log2(lanes) rounds of two-operand shuffles, each of which exchanges halves of ever smaller blocks.
+    Squares of 4 x 4 by two rounds of unpacking, as most CPUs have it for 128 bits, then exchanges of ever larger
+    blocks.
     """
     values = list(rows)
-    lanes = len(values)
-    block = lanes // 2
-    while block:
-        low = tuple(i if not i & block else lanes + (i ^ block) for i in range(lanes))
-        high = tuple((i | block) if not i & block else lanes + i for i in range(lanes))
-        for i in range(lanes):
+    n = len(values)
+    low = tuple(x for q in range(0, n, 4) for x in (q, n + q, q + 1, n + q + 1))
+    low_pairs = tuple(x for q in range(0, n, 4) for x in (q, q + 1, n + q, n + q + 1))
+    high, high_pairs = tuple(x + 2 for x in low), tuple(x + 2 for x in low_pairs)
+    for i in range(0, n, 4):
+        a, b, c, d = values[i : i + 4]
+        ab, cd = builder.shuffle(a, b, low), builder.shuffle(c, d, low)
+        values[i : i + 2] = builder.shuffle(ab, cd, low_pairs), builder.shuffle(ab, cd, high_pairs)
+        ab, cd = builder.shuffle(a, b, high), builder.shuffle(c, d, high)
+        values[i + 2 : i + 4] = builder.shuffle(ab, cd, low_pairs), builder.shuffle(ab, cd, high_pairs)
+    block = 4
+    while block < n:
+        low = tuple(i if not i & block else n + (i ^ block) for i in range(n))
+        high = tuple((i | block) if not i & block else n + i for i in range(n))
+        for i in range(n):
             if not i & block:
                 a, b = values[i], values[i | block]
-                values[i] = builder.shuffle(a, b, low)
-                values[i | block] = builder.shuffle(a, b, high)
-        block //= 2
+                values[i], values[i | block] = builder.shuffle(a, b, low), builder.shuffle(a, b, high)
+        block *= 2
     return values
 
 
@@ -57,8 +64,8 @@ def packing_stage(plan: Plan, region: Graph, name: str, table: OpTable) -> Stage
     high = b.minimum(b.add(low, _ROWS), b.index(plan.sizes[inner]))
     # panels and outer sums follow each other without a gap
     start = b.floor_divide(b.iteration, b.index(pieces)) if pieces != 1 else b.iteration
-    start = b.mul(start, b.index(plan.sizes[inner] * plan.shape.width))
-    if plan.right.stride(plan.column) != 1 and plan.right.stride(inner) == 1 and plan.shape.lanes >= _SQUARE:
+    start = b.mul(start, b.index(plan.padded * plan.shape.width))
+    if plan.right.stride(plan.column) != 1 and plan.right.stride(inner) == 1 and plan.shape.lanes >= 4:
         packer.squares(at, inner, first, start, low, high)
     else:
         packer.rows(at, inner, first, start, low, high)
@@ -90,27 +97,28 @@ class _Packer:
     def squares(self, at: dict[str, Index], inner: str, first: Value, start: Value, low: Value, high: Value) -> None:
         """The operand is contiguous along the sum: squares are read along it and transposed."""
         b, plan, evaluator = self.builder, self.plan, self.evaluator
-        last = b.sub(b.index(plan.columns), 1)
-        at[inner] = Index(lane=1)
-        with b.loop(0, plan.shape.width, _SQUARE, name="column") as column:
-            starts = []
-            for j in range(_SQUARE):
-                at[plan.column] = evaluator.index(b.minimum(b.add(b.add(first, column.index), j), last))
-                starts.append(evaluator.scalar(plan.right.offset(at)))
-            target = b.add(start, column.index)
-
-            def square(k: Value, count: Value | None) -> None:
-                rows = [b.load(self.buffer, b.add(s, k), _SQUARE, count=count) for s in starts]
-                turned = transposed(b, [b.convert(row, plan.dtype) for row in rows])
-                base = b.add(target, b.mul(k, plan.shape.width))
-                for j, row in enumerate(turned):
-                    b.store(self.panels, b.add(base, j * plan.shape.width), row)
-
-            whole = b.add(low, b.mul(b.floor_divide(b.sub(high, low), _SQUARE), _SQUARE))
-            with b.loop(low, whole, _SQUARE, name="k") as loop:
-                square(loop.index, None)
-            # the last rows one by one: a square would write into what another thread packs
-            with b.loop(whole, high, name="k") as loop:
-                for j, s in enumerate(starts):
-                    value = b.convert(b.load(self.buffer, b.add(s, loop.index)), plan.dtype)
-                    b.store(self.panels, b.add(b.add(target, b.mul(loop.index, plan.shape.width)), j), value)
+        size = min(plan.shape.lanes, 8)
+        at[inner] = Index()
+        stride = b.index(plan.right.stride(plan.column))
+        exact_columns = isinstance(plan.columns, int) and plan.columns % size == 0
+        exact_rows = isinstance(plan.sizes[inner], int) and plan.sizes[inner] % size == 0
+        # columns are read in whole squares, beyond the last one that one again
+        end = plan.columns if exact_columns else ceil_divide(plan.columns, size) * size
+        width = b.minimum(b.sub(b.index(end), first), plan.shape.width)
+        with (
+            b.loop(0, width, size, name="column") as column,
+            b.loop(low, high, size, name="k") as loop,
+        ):
+            at[plan.column] = evaluator.index(b.add(first, column.index))
+            at[inner] = evaluator.index(loop.index)
+            source = evaluator.scalar(plan.right.offset(at))
+            count = None if exact_rows else b.sub(high, loop.index)
+            left = b.sub(b.sub(b.index(plan.columns), b.add(first, column.index)), 1)
+            rows = []
+            for j in range(size):
+                step = b.mul(stride, j) if exact_columns else b.mul(stride, b.minimum(left, j))
+                row = b.load(self.buffer, b.add(source, step), size, count=count)
+                rows.append(b.convert(row, plan.dtype))
+            target = b.add(b.add(start, b.mul(loop.index, plan.shape.width)), column.index)
+            for j, row in enumerate(transposed(b, rows)):
+                b.store(self.panels, b.add(target, j * plan.shape.width), row)

@@ -19,6 +19,12 @@ from tgc.target import Target
 
 # how many products one chain of additions has at most: the bound on the error of a contraction rests on it
 LONGEST_CHAIN = 512
+_MOST_ROWS = 16
+_MOST_VECTORS = 8
+# multiply-adds that must be under way at a time
+_LATENCY = 4
+# what an unknown number of rows, or of vectors, is taken for
+_TYPICAL = 240
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,24 +42,31 @@ class TileShape:
 
 
 def tile_shape(target: Target, dtype: DType, rows: Dim, columns: Dim) -> TileShape:
-    """The tile for a product of ``rows`` by ``columns``: as large as the registers allow, wasting little of both.
+    """The tile for a product of ``rows`` by ``columns`` that takes the least work, partial tiles included.
+
+    An unknown number of rows gets low and wide tiles, so that few rows waste little.
 
     >>> from tgc import dtypes, target
-    >>> tile_shape(target.AVX512, dtypes.f32, 1024, 1024)
+    >>> tile_shape(target.AVX512, dtypes.f32, 1 << 20, 1024)
     TileShape(rows=14, vectors=2, lanes=16)
     >>> tile_shape(target.AVX512, dtypes.f32, 32, 10)
     TileShape(rows=16, vectors=1, lanes=16)
     """
     lanes = target.lanes(dtype)
-    vectors = 1 if isinstance(columns, int) and columns <= lanes else 2
-    free = target.vector_registers - vectors - (2 if target.vector_registers > 16 else 1)
-    most = min(free // vectors, 16)
-    if vectors == 2 and target.vector_registers == 32:
-        most = 14
-    if not isinstance(rows, int) or rows <= 0:
-        return TileShape(most, vectors, lanes)
-    tiles = (rows + most - 1) // most
-    return TileShape(min(rows, (rows + tiles - 1) // tiles), vectors, lanes)
+    m = rows if isinstance(rows, int) else _TYPICAL
+    n = columns if isinstance(columns, int) else _TYPICAL * lanes
+    widest = max(1, min(_MOST_VECTORS if isinstance(columns, int) else 2, -(-n // lanes)))
+    highest = max(1, min(_MOST_ROWS, m if isinstance(rows, int) else _MOST_ROWS // 2))
+    best = (float("inf"), 0.0, 1, 1)
+    for vectors in range(1, widest + 1):
+        for height in range(1, highest + 1):
+            # the sums, a row of vectors and a factor in registers, with one to spare
+            if height * vectors + vectors + 2 > target.vector_registers:
+                break
+            loads = height / 2 + vectors
+            work = -(-m // height) * -(-n // (vectors * lanes)) * (max(height * vectors, loads, _LATENCY) + 1)
+            best = min(best, (work, loads / (height * vectors), height, vectors))
+    return TileShape(best[2], best[3], lanes)
 
 
 def accumulate(
