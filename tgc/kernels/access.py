@@ -8,6 +8,7 @@ a scalar, or a gather.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import TypeAlias
 
 from tgc.dtypes import DType, bool_, i32, i64
@@ -25,6 +26,7 @@ from tgc.kernels.ir import Buffer, Value
 from tgc.ops import rules
 
 ALWAYS = Guard()
+EMPTY: Mapping[tuple[Buffer, Index], Value] = MappingProxyType({})
 FUTURE = Index(((-1, 1),))
 Key: TypeAlias = "tuple[graph.Value, Coordinates, Guard]"
 
@@ -188,6 +190,7 @@ class Point:
         count: Value | None,
         overrides: dict[graph.Value, Value],
         known: dict[Key, Value],
+        loaded: Mapping[tuple[Buffer, Index], Value] = EMPTY,
     ) -> None:
         self.evaluator = evaluator
         self.builder = evaluator.builder
@@ -195,12 +198,18 @@ class Point:
         self.count = count
         self.overrides = overrides
         self._known = known
+        self._loaded = loaded
 
     def nested(
         self, lanes: int = 1, count: Value | None = None, overrides: Mapping[graph.Value, Value] | None = None
     ) -> Point:
         """A point in an inner block, which knows what this one knows. Only what is uniform may differ in lanes."""
-        return Point(self.evaluator, lanes, count, {**self.overrides, **(overrides or {})}, dict(self._known))
+        after = {**self.overrides, **(overrides or {})}
+        return Point(self.evaluator, lanes, count, after, dict(self._known), self._loaded)
+
+    def given(self, loaded: Mapping[tuple[Buffer, Index], Value]) -> Point:
+        """The same place, where what lies at some offsets of buffers is in registers already."""
+        return Point(self.evaluator, self.lanes, self.count, self.overrides, dict(self._known), loaded)
 
     def value(self, v: graph.Value, at: Coordinates, guard: Guard = ALWAYS) -> Value:
         """Value ``v`` at index ``at``: a vector, or a scalar where all lanes have the same.
@@ -292,6 +301,9 @@ class Point:
     def load(self, buffer: Buffer, offset: Index, guard: Guard = ALWAYS) -> Value:
         """What lies at ``offset``: a scalar if it is uniform, else a vector, by the cheapest loads for its stride."""
         b, lanes = self.builder, self.lanes
+        found = self._loaded.get((buffer, offset))
+        if found is not None:
+            return found
         if lanes == 1 or offset.uniform:
             return b.load(buffer, self.evaluator.scalar(offset), mask=guard.scalar)
         free = guard == ALWAYS and self.count is None

@@ -67,11 +67,11 @@ class Grid:
         low: Value | int = 0
         high: Value | Dim = last
         if self.parts != 1:
-            parts = b.index(self.parts)
-            piece = block if product(outer) == 1 else b.modulo(block, parts)
+            piece = b.modulo(block, b.index(self.parts)) if outer else block
             low = b.mul(piece, self.part)
             high = b.minimum(b.add(low, self.part), b.index(last))
-            block = b.floor_divide(block, parts)
+            if outer:
+                block = b.floor_divide(block, b.index(self.parts))
         if not outer:
             run((), low, high)
         elif self.rows == 1:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from math import log2
 
 from passes.fusion_groups import weight
+from tgc.ir import graph
 from tgc.ir.dims import Dim
 from tgc.ir.graph import Graph
 from tgc.ir.opdef import OpTable
@@ -14,12 +15,14 @@ from tgc.ir.types import TensorType
 from tgc.kernels.access import FUTURE, Evaluator, Point
 from tgc.kernels.access_conditional import Guard, both, chosen
 from tgc.kernels.builder import KernelBuilder
-from tgc.kernels.grid import Grid
+from tgc.kernels.grid import Grid, ceil_divide
 from tgc.kernels.indices import Index, inner
-from tgc.kernels.ir import Value
+from tgc.kernels.ir import Buffer, Value
 from tgc.kernels.lowering import Lowering, Stage
 from tgc.kernels.spaces import Axis, Pattern, Walk, joined, loop_indices, memory_walk, pattern
+from tgc.kernels.transposition import Transposition, transposed
 from tgc.kernels.vector_loop import region_lanes, vector_loop
+from tgc.ops import rules
 from tgc.target import Target
 
 CHUNK_NANOSECONDS = 6000.0
@@ -72,7 +75,15 @@ def _lower_group(region: Graph, group: Sequence[int], name: str, target: Target,
     pinned = accesses.pinned | {n for d in walk.open for n, _ in walk.at[d].terms}
     axes = joined(walk.sizes, Pattern(accesses.offsets + stores, frozenset(pinned)))
     cost = element_cost(region, target)
-    grid = Grid.over([axis.size for axis in axes], chunk_elements(cost))
+    lanes = region_lanes(region, target) if axes else 1
+    turned = None if walk.open else Transposition.of(axes, accesses, lanes)
+    if turned is None:
+        grid = Grid.over([axis.size for axis in axes], chunk_elements(cost))
+    else:
+        sizes = [axis.size for axis in axes]
+        sizes[turned.axis] = ceil_divide(sizes[turned.axis], turned.side)
+        cost *= turned.side
+        grid = Grid.over(sizes, chunk_elements(cost))
     b = KernelBuilder(name, count=grid.count)
     evaluator = Evaluator(b, region, table)
     for i in range(len(region.parameters)):
@@ -80,8 +91,8 @@ def _lower_group(region: Graph, group: Sequence[int], name: str, target: Target,
     for i in group:
         evaluator.result(i)
     light = target.masked and sum(weight(node) for node in region.nodes()) <= 6
-    lanes = region_lanes(region, target) if axes else 1
-    grid.emit(b, _Pass(evaluator, walk, axes, group, lanes, 4 if light else 1).run)
+    walk_pass = _Pass(evaluator, walk, axes, group, lanes, 4 if light else 1)
+    grid.emit(b, walk_pass.run if turned is None else _Turned(walk_pass, turned).run)
     return Stage(b.finish(), grid.cost(cost))
 
 
@@ -108,25 +119,25 @@ class _Pass:
         indices = [evaluator.index(v, bound=a.size) for v, a in zip(outer, self.axes[:-1], strict=True)]
         top = evaluator.point()
         if not self.axes:
-            self._element(top, [])
+            self.element(top, [])
             return
-        future = self._loops([*indices, replace(FUTURE, lane=1)])
+        future = self.loops([*indices, replace(FUTURE, lane=1)])
         # outside of the value nothing may be read before that is known
         for i in () if self.walk.open else self.group:
             top.hoist(evaluator.region.results[i], self.walk.placed(future))
 
         def body(v: Value, count: Value | None) -> None:
             index = evaluator.index(v, lane=1, bound=self.axes[-1].size, step=self.lanes)
-            self._element(top.nested(self.lanes, count), [*indices, index])
+            self.element(top.nested(self.lanes, count), [*indices, index])
 
         vector_loop(evaluator.builder, low, high, self.lanes, body, unroll=self.unroll)
 
-    def _loops(self, indices: Sequence[Index]) -> list[Index]:
+    def loops(self, indices: Sequence[Index]) -> list[Index]:
         return loop_indices(self.axes, indices, len(self.walk.sizes))
 
-    def _element(self, point: Point, indices: Sequence[Index]) -> None:
+    def element(self, point: Point, indices: Sequence[Index]) -> None:
         evaluator, b = self.evaluator, self.evaluator.builder
-        loops = self._loops(indices)
+        loops = self.loops(indices)
         at = self.walk.placed(loops)
         results = evaluator.region.results
         inside = Guard()
@@ -146,3 +157,73 @@ class _Pass:
                 point.store(evaluator.result(i), offset, value)
             else:
                 point.store(evaluator.result(i), offset, value, inside)
+
+
+@dataclass(frozen=True)
+class _Turned:
+    """A pass in square tiles, for leaves that are contiguous along another axis than the results."""
+
+    base: _Pass
+    turned: Transposition
+
+    def run(self, outer: Sequence[Value], low: Value | int, high: Value | Dim) -> None:
+        base, side, axis = self.base, self.turned.side, self.turned.axis
+        evaluator, b, axes = base.evaluator, base.evaluator.builder, base.axes
+        first = b.mul(outer[axis], side)
+        rows = b.minimum(b.sub(b.index(axes[axis].size), first), side)
+        indices = [evaluator.index(v, bound=a.size) for v, a in zip(outer, axes[:-1], strict=True)]
+        scratch = [b.scratch(f"tile{k}", v.dtype, side * side) for k, (v, _) in enumerate(self.turned.leaves)]
+        top = evaluator.point()
+        ahead = [*indices, replace(FUTURE, lane=1)]
+        ahead[axis] = FUTURE.scaled(axes[-1].size)
+        future = base.loops(ahead)
+        for i in base.group:
+            top.hoist(evaluator.region.results[i], base.walk.placed(future))
+
+        def body(v: Value, count: Value | None) -> None:
+            for (leaf, offset), tile in zip(self.turned.leaves, scratch, strict=True):
+                for r, column in enumerate(transposed(b, self._rows(indices, first, rows, v, count, leaf, offset))):
+                    b.store(tile, r * side, column)
+            with b.loop(0, rows, name="r") as loop:
+                place = [*indices, evaluator.index(v, lane=1, bound=axes[-1].size, step=side)]
+                place[axis] = evaluator.index(b.add(first, loop.index), bound=axes[axis].size)
+                loops = base.loops(place)
+                loaded = {
+                    (_buffer(evaluator, leaf), _substituted(offset, loops)): b.load(tile, b.mul(loop.index, side), side)
+                    for (leaf, offset), tile in zip(self.turned.leaves, scratch, strict=True)
+                }
+                base.element(top.nested(side, count).given(loaded), place)
+                loop.yield_()
+
+        vector_loop(b, low, high, side, body)
+
+    def _rows(
+        self,
+        indices: Sequence[Index],
+        first: Value,
+        rows: Value,
+        v: Value,
+        count: Value | None,
+        leaf: graph.Value,
+        offset: Index,
+    ) -> list[Value]:
+        """The rows of a tile as the leaf has them in memory; beyond the last one, that one again."""
+        base, side, axis = self.base, self.turned.side, self.turned.axis
+        evaluator, b, axes = base.evaluator, base.evaluator.builder, base.axes
+        whole = axes[axis].size % side == 0
+        point = evaluator.point(side, None if whole else rows)
+        result = []
+        for j in range(side):
+            position = b.add(v, j) if count is None else b.add(v, b.minimum(b.sub(count, 1), j))
+            place = [*indices, evaluator.index(position)]
+            place[axis] = evaluator.index(first, lane=1)
+            result.append(point.load(_buffer(evaluator, leaf), _substituted(offset, base.loops(place))))
+        return result
+
+
+def _buffer(evaluator: Evaluator, leaf: graph.Value) -> Buffer:
+    return evaluator.parameter(rules.integer(leaf.node.attributes, "index"))
+
+
+def _substituted(offset: Index, loops: Sequence[Index]) -> Index:
+    return inner([loops[n] for n, _ in offset.terms], [c for _, c in offset.terms], offset.constant)

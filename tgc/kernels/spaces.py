@@ -11,6 +11,7 @@ from tgc.ir.dims import Dim, product
 from tgc.ir.graph import Node
 from tgc.ir.opdef import OpTable
 from tgc.ir.types import TensorType
+from tgc.kernels.access_conditional import CONDITIONAL
 from tgc.kernels.access_movement import LINEAR, Coordinates, reshaped
 from tgc.kernels.indices import Index, inner
 from tgc.ops import rules
@@ -77,11 +78,13 @@ def memory_walk(type_: TensorType) -> Walk:
 class Pattern:
     """How a computation reads and writes memory: one linear offset for each access, over the numbers of loops.
 
-    ``pinned``: loops whose number matters beyond the offsets, so that they cannot be joined with others.
+    ``pinned``: loops whose number matters beyond the offsets, so that they cannot be joined with others. ``certain``:
+    parameters that are read at every index, and where, the origin of their layout included.
     """
 
     offsets: tuple[Index, ...]
     pinned: frozenset[int]
+    certain: tuple[tuple[graph.Value, Index], ...] = ()
 
 
 def pattern(
@@ -89,21 +92,28 @@ def pattern(
 ) -> Pattern:
     """The accesses that computing each of ``values`` at an index makes; those ``given`` are in registers already."""
     offsets: list[Index] = []
+    certain: list[tuple[graph.Value, Index]] = []
     pinned: set[int] = set()
-    pending = list(values)
+    pending = [(v, at, True) for v, at in values]
     seen = set(pending)
     while pending:
-        v, at = pending.pop()
+        v, at, always = pending.pop()
         if v in given:
             continue
         if v.node.op == "parameter":
-            offsets.append(_offset(v.type, at, pinned))
+            layout = v.type.layout
+            offset = _offset(v.type, at, pinned)
+            offsets.append(offset)
+            if always and (layout is None or not layout.tiles):
+                certain.append((v, offset if layout is None else offset.shifted(layout.origin(v.shape))))
             continue
-        for read in reads(v.node, at, table, pinned):
+        always = always and v.node.op not in CONDITIONAL
+        for operand, place in reads(v.node, at, table, pinned):
+            read = (operand, place, always)
             if read not in seen:
                 seen.add(read)
                 pending.append(read)
-    return Pattern(tuple(offsets), frozenset(pinned))
+    return Pattern(tuple(offsets), frozenset(pinned), tuple(certain))
 
 
 def reads(node: Node, at: Coordinates, table: OpTable, pinned: set[int]) -> list[tuple[graph.Value, Coordinates]]:

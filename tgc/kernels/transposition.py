@@ -1,0 +1,67 @@
+"""Reading across memory: square tiles are loaded along the source's contiguous axis and turned in registers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tgc.dtypes import bool_
+from tgc.ir import graph
+from tgc.ir.dims import Dim
+from tgc.kernels.builder import KernelBuilder
+from tgc.kernels.indices import Index
+from tgc.kernels.ir import Value
+from tgc.kernels.spaces import Axis, Pattern
+
+LARGEST_SIDE = 16
+# below this many elements along the other axis a gather is as good
+SMALLEST_AXIS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Transposition:
+    """``axis``: the number of the axis that lies side by side in the memory of ``leaves``, unlike the vector axis.
+
+    Each leaf is a parameter and its offset, in terms of the numbers of loops.
+    """
+
+    axis: int
+    side: int
+    leaves: tuple[tuple[graph.Value, Index], ...]
+
+    @staticmethod
+    def of(axes: Sequence[Axis], accesses: Pattern, lanes: int) -> Transposition | None:
+        """The one that a pass over ``axes`` needs, if any."""
+        side = min(lanes, LARGEST_SIDE)
+        if len(axes) < 2 or side < 2 or _short(axes[-1].size):
+            return None
+        axis: int | None = None
+        leaves: dict[tuple[graph.Value, Index], None] = {}
+        for v, offset in accesses.certain:
+            strides = dict(offset.terms)
+            if v.dtype is bool_ or strides.get(axes[-1].loops[-1], 0) in (0, 1, -1):
+                continue
+            for number, candidate in enumerate(axes[:-1]):
+                if strides.get(candidate.loops[-1], 0) == 1 and axis in (None, number) and not _short(candidate.size):
+                    axis = number
+                    leaves[(v, offset)] = None
+        return None if axis is None else Transposition(axis, side, tuple(leaves))
+
+
+def _short(size: Dim) -> bool:
+    return isinstance(size, int) and size < SMALLEST_AXIS
+
+
+def transposed(b: KernelBuilder, rows: Sequence[Value]) -> list[Value]:
+    """The columns of a square matrix: in each stage, pairs of rows exchange the blocks off their diagonal."""
+    result = list(rows)
+    half = len(result) // 2
+    while half:
+        low = [k if not k & half else len(rows) + k - half for k in range(len(rows))]
+        high = [k + half if not k & half else len(rows) + k for k in range(len(rows))]
+        for i in range(len(rows)):
+            if not i & half:
+                a, c = result[i], result[i + half]
+                result[i], result[i + half] = b.shuffle(a, c, low), b.shuffle(a, c, high)
+        half //= 2
+    return result
