@@ -48,8 +48,12 @@ def compile(
 def artifact_of(functions: Sequence[CompiledCallable], name: str, *, options: Options | None = None) -> Artifact:
     """The functions, compiled for files."""
     module = module_of(functions, name)
-    docs = {f.name: inspect.getdoc(f.function) or "" for f in functions}
-    return compile_artifact(module, name, options=options, docs=docs)
+    return compile_artifact(module, name, options=options, docs=described_functions(functions))
+
+
+def described_functions(functions: Sequence[CompiledCallable]) -> dict[str, str]:
+    """What each function's docstring says."""
+    return {f.name: inspect.getdoc(f.function) or "" for f in functions}
 
 
 def module_of(functions: Sequence[CompiledCallable], name: str) -> Module:

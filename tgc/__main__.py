@@ -1,0 +1,7 @@
+"""``python -m tgc`` is ``tgc``."""
+
+import sys
+
+from tgc.cli import main
+
+sys.exit(main())

@@ -1,0 +1,5 @@
+"""What the compiler did with a program, as data: kernels and their work, edges that were not fused and why."""
+
+from tgc.inspect.explain import FunctionReport, KernelReport, OperationReport, RefusalReport, explain
+
+__all__ = ["FunctionReport", "KernelReport", "OperationReport", "RefusalReport", "explain"]
