@@ -125,9 +125,10 @@ def _filter_gradient(dy: Array, x: Array, attributes: Attributes, type_: TensorT
     windows, shape = Windows.of(attributes), rules.concrete(type_)
     dy, padded = _grouped(dy, windows.groups), _padded(x, windows)
     result = np.zeros((windows.groups, dy.shape[2], padded.shape[2], *shape[2:]), dy.dtype)
-    flat = dy.reshape(*dy.shape[:3], -1)
+    positions = prod(dy.shape[3:])
+    flat = dy.reshape(*dy.shape[:3], positions)
     for position, slices in windows.taps(shape[2:], dy.shape[3:]):
-        met = padded[slices].reshape(*padded.shape[:3], -1)
+        met = padded[slices].reshape(*padded.shape[:3], positions)
         result[position] = np.einsum("ngos,ngcs->goc", flat, met, optimize=True)
     return result.reshape(shape)
 
