@@ -146,7 +146,8 @@ def compile_function(
         entry = _compiled_entry(module, options)
         if cache:
             cache.put(key, entry)
-    return load_function(entry.program, _ENTRY, entry.images, {**_arrays(module.constants), **entry.constants})
+    arrays = {**_arrays(module.constants), **entry.constants}
+    return load_function(entry.program, _ENTRY, entry.images, arrays, debug=options.debug)
 
 
 def _compiled_entry(module: Module, options: Options) -> Entry:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,11 +12,13 @@ from typing import Any
 import numpy as np
 
 from tgc.backend.call import NativeFunction
+from tgc.backend.emit import OUT_OF_BOUNDS
 from tgc.backend.entry import entry_symbols
 from tgc.backend.host import host_target
 from tgc.backend.jit import Library
 from tgc.backend.threads import Runtime, compile_runtime, process_runtime
 from tgc.cache import Cache, compiler_fingerprint
+from tgc.errors import CompilerBug
 from tgc.ir.graph import Array
 from tgc.kernels.program import Program
 
@@ -24,11 +27,13 @@ from tgc.kernels.program import Program
 class CompiledFunction:
     """One native function: arrays in, fresh arrays out, state updated in place.
 
-    ``arity``: how many inputs it takes.
+    ``arity``: how many inputs it takes. ``violation``: for code that checks its accesses, where it records the first
+    that is out of bounds, of which :meth:`run` tells.
     """
 
     program: Program
     native: NativeFunction
+    violation: int = 0
 
     @property
     def arity(self) -> int:
@@ -37,6 +42,11 @@ class CompiledFunction:
     def run(self, inputs: Sequence[Array], state: Sequence[Array] = ()) -> tuple[Array, ...]:
         """The results for ``inputs``; ``state`` arrays are updated in place."""
         results = self.native.call(*inputs, *state)
+        if self.violation:
+            kernel, buffer, offset, size = (ctypes.c_int64 * 4).from_address(self.violation)
+            if kernel:
+                message = f"kernel {kernel - 1} accesses buffer {buffer} of {size} elements at {offset}"
+                raise CompilerBug(message, stage="bounds check")
         return (results,) if isinstance(results, np.ndarray) else tuple(results)
 
     def bind(self, state: Sequence[Array]) -> Callable[..., Any]:
@@ -59,11 +69,15 @@ def runtime() -> Runtime:
 
 
 def load_function(
-    program: Program, symbol: str, images: Sequence[bytes], constants: Mapping[str, Array]
+    program: Program, symbol: str, images: Sequence[bytes], constants: Mapping[str, Array], *, debug: bool = False
 ) -> CompiledFunction:
-    """The function whose entry is ``symbol`` in these object files, ready to be called."""
+    """The function whose entry is ``symbol`` in these object files, ready to be called.
+
+    ``debug``: the code checks its accesses.
+    """
     linked = runtime()
-    library = Library(images, entry_symbols(symbol), addresses=linked.symbols, dependencies=(linked,))
+    names = entry_symbols(symbol) + ((OUT_OF_BOUNDS,) if debug else ())
+    library = Library(images, names, addresses=linked.symbols, dependencies=(linked,))
     arrays = [constants[value.name] for value in program.constants]
     native = NativeFunction(program, address=library.address, symbol=symbol, constants=arrays, keepalive=library)
-    return CompiledFunction(program, native)
+    return CompiledFunction(program, native, library.address(OUT_OF_BOUNDS) if debug else 0)

@@ -14,8 +14,6 @@ from typing import Final
 
 import llvmlite
 
-import passes
-import tgc
 from tgc.errors import CompilerBug, TgcError, UserError
 from tgc.location import Location, Site
 from tgc.version import VERSION
@@ -23,7 +21,7 @@ from tgc.version import VERSION
 USER: Final = 1
 BUG: Final = 70
 
-_HOUSE: Final = tuple(str(Path(package.__file__ or "").parent) for package in (tgc, passes))
+_HOUSE: Final = tuple(str(Path(__file__).parents[2] / package / "") for package in ("tgc", "passes"))
 
 
 @contextmanager
