@@ -212,7 +212,8 @@ class CompiledCallable:
         self.specs = None if specs is None else tuple(specs)
         self.name = getattr(function, "__name__", type(function).__name__)
         self._known: dict[object, list[_Specialisation]] = {}
-        self._per_size = False
+        # why sizes cannot be symbols, once that is known
+        self._per_size = ""
         # what the last call was: mostly the next one is the same
         self._recent: tuple[tuple[TensorType, ...], _Specialisation] | None = None
 
@@ -279,10 +280,9 @@ class CompiledCallable:
             if self.specs is not None or tuple(pattern) == tuple(types):
                 raise
             # Python code may need a size as a number; then each size is compiled
-            self._per_size = True
-            reason = str(error).partition("\n")[0]
+            self._per_size = f"a size that cannot be a symbol: {str(error).partition(chr(10))[0]}"
             pattern = types
-            made = self._compile(types, f"{cause}, not as a symbol: {reason}", leaves, structure)
+            made = self._compile(types, self._per_size, leaves, structure)
         known[:] = [s for s in known if not (s.valid() and covers(pattern, s.pattern, ones=False))]
         known.insert(0, made)
         return made
@@ -311,7 +311,7 @@ class CompiledCallable:
                 general = _generalised(other.pattern, types)
                 if general is not None:
                     return general
-        return types, "other types of the arguments"
+        return types, self._per_size or "other types of the arguments"
 
     def _compile(
         self, pattern: Sequence[TensorType], cause: str, leaves: Sequence[Any], structure: Structure

@@ -93,7 +93,8 @@ class Module:
         """The attributes that are neither tensors nor modules, as one hashable value."""
         found = self.__dict__.get("_settings")
         if found is None:
-            items = ((k, _setting(v)) for k, v in sorted(self.__dict__.items()) if not k.startswith("_"))
+            named = sorted({"training": True, **self.__dict__}.items())
+            items = ((k, _setting(v)) for k, v in named if not k.startswith("_"))
             found = tuple((k, v) for k, v in items if v is not None)
             self.__dict__["_settings"] = found
         return found

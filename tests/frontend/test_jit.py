@@ -1,0 +1,219 @@
+"""Compiled functions: what they key on, what state is in them, and that nothing is compiled twice."""
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+
+import tgc
+from tgc import nn, optim
+from tgc.errors import TraceError, UserError
+from tgc.frontend.jit import covers, parse_spec
+
+
+def ones(*shape: int) -> tgc.Tensor:
+    return tgc.tensor(np.ones(shape, np.float32))
+
+
+def test_structures_of_arguments_and_results_are_kept() -> None:
+    @tgc.jit
+    def f(pair: Any, *, scale: tgc.Tensor) -> Any:
+        return {"sum": pair[0] + pair[1]["b"], "rest": [scale, None, "text"]}
+
+    result = f((ones(2), {"b": ones(2)}), scale=tgc.tensor(3.0))
+    assert result["sum"].tolist() == [2.0, 2.0]
+    assert float(result["rest"][0]) == 3.0
+    assert result["rest"][1:] == [None, "text"]
+
+
+def test_a_second_size_becomes_a_name_once() -> None:
+    f = tgc.jit(lambda x: x.sum(0) / x.shape[1])
+    for n in (4, 5, 6, 7):
+        assert f(ones(n, 2)).tolist() == [n / 2, n / 2]
+    ((signature, cause),) = f.specialisations
+    assert signature == "(f32[d0, 2])"
+    assert cause == "a second size (argument 0, dimension 0: 4, then 5)"
+
+
+def test_sizes_that_change_alike_share_a_name_until_they_do_not() -> None:
+    f = tgc.jit(lambda x, y: x.sum() + y.sum())
+    for n, m in [(3, 3), (4, 4)]:
+        assert float(f(ones(n), ones(m))) == n + m
+    assert f.specialisations[0][0] == "(f32[d0], f32[d0])"
+    for n, m in [(5, 6), (6, 5), (8, 8)]:
+        assert float(f(ones(n), ones(m))) == n + m
+    assert [signature for signature, _ in f.specialisations] == ["(f32[d0], f32[d1])"]
+
+
+def test_a_size_of_one_broadcasts_and_is_compiled_by_itself() -> None:
+    f = tgc.jit(lambda x, y: x + y)
+    shapes = [((3,), (3,)), ((4,), (4,)), ((5,), (1,)), ((1,), (6,)), ((5,), (5,))]
+    for a, b in shapes:
+        assert f(ones(*a), ones(*b)).shape == np.broadcast_shapes(a, b)
+    assert len(f.specialisations) == 3
+
+
+def test_python_code_that_needs_a_size_compiles_each_size() -> None:
+    f = tgc.jit(lambda x: sum(x[i] * i for i in range(x.shape[0])))
+    assert [float(f(ones(n))) for n in (3, 4, 5)] == [3.0, 6.0, 10.0]
+    assert len(f.specialisations) == 3
+    assert "cannot be a symbol" in f.specialisations[0][1]
+
+
+def test_other_arguments_are_compiled_in_by_type_and_value() -> None:
+    f = tgc.jit(lambda x, n: x * n)
+    assert f(ones(1), 2).tolist() == [2.0]
+    assert f(ones(1), 2.0).tolist() == [2.0]
+    assert f(ones(1), True).tolist() == [1.0]
+    assert math.copysign(1, float(f(ones(1), -0.0)[0])) == -1.0
+    assert math.copysign(1, float(f(ones(1), 0.0)[0])) == 1.0
+    assert len(f.specialisations) == 5
+    with pytest.raises(TraceError, match="hashable"):
+        f(ones(1), {1})
+
+
+def test_settings_of_modules_are_keys_and_come_back() -> None:
+    model = nn.Sequential(nn.Dropout(0.5), nn.Flatten())
+    f = tgc.jit(model)
+    x = ones(4, 8)
+    assert 0.0 in np.unique(f(x).numpy())
+    model.eval()
+    assert f(x).tolist() == x.tolist()
+    model.train()
+    assert 0.0 in np.unique(f(x).numpy())
+    assert len(f.specialisations) == 2
+    assert f.specialisations[0][1] == "Sequential: training changed"
+
+
+def test_state_is_shared_between_compiled_and_lazy_code() -> None:
+    counter = tgc.Variable(np.zeros((), np.float32))
+
+    @tgc.jit
+    def tick(x: tgc.Tensor) -> tgc.Tensor:
+        counter.assign(counter + x)
+        return counter * 10
+
+    later = counter * 1
+    array = counter.array
+    assert float(tick(tgc.tensor(2.0))) == 20.0
+    assert float(tick(tgc.tensor(3.0))) == 50.0
+    assert float(counter) == 5.0
+    assert counter.array is array
+    # what was recorded before sees the value of then
+    assert float(later) == 0.0
+    counter.assign(tgc.tensor(1.0))
+    assert float(tick(tgc.tensor(1.0))) == 20.0
+    assert len(tick.specialisations) == 1
+
+
+def test_a_value_recorded_before_a_compiled_write_cannot_be_differentiated_wrongly() -> None:
+    w = nn.Parameter([2.0])
+
+    @tgc.jit
+    def double() -> None:
+        w.assign(w * 2)
+
+    loss = (w * w).sum()
+    loss.numpy()
+    assert double() is None
+    with pytest.raises(UserError, match="changed between"):
+        loss.backward()
+
+
+def test_a_whole_training_step_is_the_lazy_one() -> None:
+    def train(*, compiled: bool) -> tuple[list[float], dict[str, Any]]:
+        tgc.manual_seed(5)
+        model = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.GELU(), nn.Linear(8, 3))
+        opt = optim.AdamW(model.named_parameters(), lr=0.02)
+        rng = np.random.default_rng(1)
+        x, y = tgc.tensor(rng.normal(size=(16, 4)).astype(np.float32)), tgc.tensor(rng.integers(0, 3, 16))
+
+        def step(x: tgc.Tensor, y: tgc.Tensor) -> tgc.Tensor:
+            opt.zero_grad()
+            loss = nn.functional.cross_entropy(model(x), y)
+            loss.backward()
+            optim.clip_grad_norm_(model.parameters(), 0.5)
+            opt.step()
+            return loss
+
+        run = tgc.jit(step) if compiled else step
+        losses = [float(run(x, y)) for _ in range(4)]
+        opt.lr = 0.001
+        losses.append(float(run(x, y)))
+        if compiled:
+            assert len(run.specialisations) == 1
+        return losses, model.state_dict() | opt.state_dict()
+
+    (lazy, a), (compiled, b) = train(compiled=False), train(compiled=True)
+    assert lazy == compiled
+    assert a.keys() == b.keys()
+    for name, value in a.items():
+        np.testing.assert_array_equal(value, b[name], err_msg=name)
+
+
+def test_compiled_functions_call_each_other() -> None:
+    inner = tgc.jit(lambda x: x * 2)
+    outer = tgc.jit(lambda x: inner(x) + inner(x + 1))
+    assert outer(ones(1)).tolist() == [6.0]
+    assert not inner.specialisations
+
+
+def test_specifications_say_beforehand_what_varies() -> None:
+    f = tgc.jit(lambda x: x.sum(-1), "f32[n, 3]")
+    assert f(ones(1, 3)).shape == (1,)
+    assert f(ones(5, 3)).shape == (5,)
+    assert f.specialisations == (("(f32[n, 3])", "specification"),)
+    with pytest.raises(UserError, match=r"was called with \(f32\[5, 4\]\)"):
+        f(ones(5, 4))
+
+
+@pytest.mark.parametrize(
+    ("pattern", "given", "fits"),
+    [
+        ("f32[n, n]", "f32[4, 4]", True),
+        ("f32[n, n]", "f32[4, 5]", False),
+        ("f32[n]", "f64[4]", False),
+        ("f32[n]", "f32[1]", False),
+        ("f32[3]", "f32[4]", False),
+        ("f32[]", "f32[]", True),
+    ],
+)
+def test_a_pattern_covers_the_types_it_was_compiled_for(pattern: str, given: str, fits: bool) -> None:
+    assert covers([parse_spec(pattern)], [parse_spec(given)], ones=False) is fits
+
+
+def test_numpy_arguments_are_tensors_and_results_are_their_own() -> None:
+    f = tgc.jit(lambda x: (x, x + 1))
+    array = np.zeros(2, np.float32)
+    same, more = f(array)
+    array[0] = 9
+    assert same.tolist() == [0.0, 0.0]
+    assert more.tolist() == [1.0, 1.0]
+
+
+def test_captured_tensors_are_constants() -> None:
+    table = tgc.tensor([1.0, 2.0, 3.0])
+    f = tgc.jit(lambda i: table[i])
+    assert float(f(tgc.tensor(2))) == 3.0
+    assert float(f(tgc.tensor(-3))) == 1.0
+
+
+def test_one_call_costs_no_python_work_per_parameter() -> None:
+    model = nn.Sequential(*(nn.Linear(2, 2) for _ in range(20)))
+    f = tgc.jit(model)
+    x = ones(1, 2)
+    f(x)
+    calls = 0
+
+    class Counting(nn.Module):
+        def settings(self) -> object:
+            nonlocal calls
+            calls += 1
+            return super().settings()
+
+    model.extra = Counting()  # a change: settings are looked at again, once
+    for _ in range(10):
+        f(x)
+    assert calls == 0
+    assert len(f.specialisations) == 1
