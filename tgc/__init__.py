@@ -28,9 +28,12 @@ _EXPORTS: Mapping[str, str] = {
     **dict.fromkeys(("compile", "load"), "tgc.frontend.export"),
     # transformations of functions
     **dict.fromkeys(
-        ("grad", "value_and_grad", "vjp", "jvp", "vmap", "checkpoint"),
+        ("grad", "value_and_grad", "vjp", "jvp", "checkpoint"),
         "tgc.frontend.transforms",
     ),
+    "vmap": "tgc.frontend.batching",
+    # control flow
+    **dict.fromkeys(("cond", "while_loop", "scan", "fori_loop"), "tgc.frontend.control"),
 }
 _PACKAGES: Mapping[str, str] = {
     "nn": "tgc.nn",

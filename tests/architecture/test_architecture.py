@@ -47,7 +47,8 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     (
         *("tgc.frontend.tree", "tgc.frontend.trace", "tgc.frontend.base", "tgc.frontend.arithmetic"),
         *("tgc.frontend.*", "tgc.frontend.tensor", "tgc.frontend.random", "tgc.frontend.functions.*"),
-        *("tgc.frontend.functions", "tgc.frontend.control", "tgc.frontend.transforms"),
+        *("tgc.frontend.functions", "tgc.frontend.region", "tgc.frontend.control"),
+        *("tgc.frontend.transforms", "tgc.frontend.batching"),
         *("tgc.frontend.jit", "tgc.frontend.export", "tgc.frontend"),
     ),
     (

@@ -308,7 +308,7 @@ def test_mistakes_are_named() -> None:
     with pytest.raises(ShapeError, match=r"a tangent f64\[1\] for a value f64\[2\]"):
         tgc.jvp(lambda x: x, (f64([1, 2]),), (f64([1]),))
     with pytest.raises(TraceError, match=r"backward\(\) inside"):
-        tgc.grad(lambda x: (x.backward(), x.sum())[1])(tgc.tensor([1.0], requires_grad=True))
+        tgc.grad(lambda x: ((x * 2).backward(), x)[1])(tgc.tensor(1.0, requires_grad=True))
 
 
 def test_values_inside_are_not_known() -> None:
@@ -327,7 +327,7 @@ def test_looking_at_outside_values_inside_is_harmless() -> None:
 
     def loss(x: tgc.Tensor) -> tgc.Tensor:
         y = x * outside
-        assert float(outside.sum()) == 9
+        assert outside.tolist() == [3, 6]
         return (y * outside).sum()
 
     same(tgc.grad(loss)(f64([1, 1]) + 1), [9, 36])
