@@ -6,13 +6,14 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import CellType, CodeType, FunctionType
 from typing import Any
 
 from passes.base import substitute
 from tgc.artifacts import Artifact, compile_artifact, write
 from tgc.compiler import Options
 from tgc.errors import UserError
-from tgc.frontend.base import BaseTensor, MutableTensor
+from tgc.frontend.base import MutableTensor
 from tgc.frontend.jit import CompiledCallable, Recorded, record
 from tgc.frontend.tree import flatten
 from tgc.ir.builder import Builder
@@ -104,7 +105,7 @@ def state_names(functions: Sequence[Callable[..., Any]], tensors: Sequence[Mutab
     things = _referenced(functions)
     # what belongs to parameters is named after them, so they come first
     for variable, thing in sorted(things, key=lambda item: hasattr(item[1], "named_after")):
-        named = dict(thing.named_after(found) if hasattr(thing, "named_after") else thing.named_state())
+        named = _named_state(variable, thing, found)
         clash = taken & named.keys()
         for path, tensor in named.items():
             if id(tensor) not in found:
@@ -119,21 +120,47 @@ def state_names(functions: Sequence[Callable[..., Any]], tensors: Sequence[Mutab
     return found
 
 
+def _named_state(variable: str, thing: Any, names: Mapping[int, str]) -> dict[str, MutableTensor]:
+    if isinstance(thing, MutableTensor):
+        return {variable: thing}
+    return dict(thing.named_after(names) if hasattr(thing, "named_after") else thing.named_state())
+
+
 def _referenced(functions: Sequence[Callable[..., Any]]) -> list[tuple[str, Any]]:
-    """(name, object) of what the functions refer to that can tell its state, in order of first mention."""
+    """(name, object) of what the functions refer to that is state or can tell its state, in order of first mention.
+
+    Functions that they call are searched as well.
+    """
     found: dict[int, tuple[str, Any]] = {}
-    for function in functions:
-        if hasattr(function, "named_state"):
-            found.setdefault(id(function), ("model", function))
-            continue
-        inner = inspect.unwrap(function)
-        code = getattr(inner, "__code__", None)
-        if code is None:
-            continue
-        closure = inspect.getclosurevars(inner)
-        mentioned = {**closure.nonlocals, **closure.globals}
-        for variable in (*code.co_names, *code.co_freevars):
-            thing = mentioned.get(variable)
-            if hasattr(thing, "named_state") and not isinstance(thing, BaseTensor):
-                found.setdefault(id(thing), (variable, thing))
+    seen: set[int] = set()
+    pending = [("model", function) for function in reversed(functions)]
+    while pending:
+        name, thing = pending.pop()
+        if hasattr(thing, "named_state") or isinstance(thing, MutableTensor):
+            found.setdefault(id(thing), (name, thing))
+        elif callable(thing) and id(thing) not in seen:
+            seen.add(id(thing))
+            inner = inspect.unwrap(thing)
+            if isinstance(inner, FunctionType):
+                pending += reversed(_mentioned(inner))
     return list(found.values())
+
+
+def _mentioned(function: FunctionType) -> list[tuple[str, Any]]:
+    """The globals and variables of enclosing functions that a function names, its inner functions included."""
+    cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=False)
+    known = {**function.__globals__, **{name: cell.cell_contents for name, cell in cells if _is_set(cell)}}
+    names: dict[str, None] = {}
+    codes = [function.__code__]
+    while codes:
+        code = codes.pop()
+        names.update(dict.fromkeys((*code.co_names, *code.co_freevars)))
+        codes += [constant for constant in code.co_consts if isinstance(constant, CodeType)]
+    return [(name, known[name]) for name in names if name in known]
+
+
+def _is_set(cell: CellType) -> bool:
+    try:
+        return cell.cell_contents is not cell
+    except ValueError:
+        return False
