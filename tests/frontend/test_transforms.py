@@ -301,7 +301,7 @@ def test_mistakes_are_named() -> None:
         tgc.grad(lambda x: (x.sum(), x))(f64([1, 2]))
     with pytest.raises(UserError, match="argnums=2"):
         tgc.grad(lambda x: x.sum(), argnums=2)(f64([1]))
-    with pytest.raises(ShapeError, match="2 examples .* and 3"):
+    with pytest.raises(ShapeError, match=r"2 examples .* and 3"):
         tgc.vmap(lambda a, b: a + b)(f64([1, 2]), f64([1, 2, 3]))
     with pytest.raises(ShapeError, match="rank 0"):
         tgc.vmap(lambda a: a)(1.0)
