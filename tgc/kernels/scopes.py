@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from types import TracebackType
-from typing import TypeAlias
+from typing import Self, TypeAlias
 
 from tgc.dtypes import DType, bool_, i64
 from tgc.errors import CompilerBug
@@ -273,7 +273,7 @@ class Loop(_Region):
         if indices:
             self.index.name = str(operation.attributes[0])
 
-    def __enter__(self) -> Loop:
+    def __enter__(self) -> Self:
         self._builder._block.operations.append(self._operation)
         self._outer.append(self._builder._enter(self._current))
         return self
