@@ -9,7 +9,7 @@ import pytest
 import tgc
 from tgc import nn, optim
 from tgc.errors import TraceError, UserError
-from tgc.frontend.jit import covers, parse_spec
+from tgc.frontend.signature import covers, parse_spec
 
 
 def ones(*shape: int) -> tgc.Tensor:

@@ -76,7 +76,7 @@ def train(make: Callable[[Any], optim.Optimizer], *, compiled: bool) -> tuple[nn
 def test_steps_follow_the_formula(name: str, compiled: bool) -> None:
     make, formula = CASES[name]
     w, _ = train(make, compiled=compiled)
-    # each step rounds some ten times, and the recurrences here do not amplify errors more than the gradient's slope does
+    # each step rounds some ten times, and the recurrences do not amplify errors more than the gradient's slope
     bound = STEPS * 10 * (1 + SLOPE) * 2.0**-24 * np.abs(START).max()
     assert np.max(np.abs(w.numpy() - formula(STEPS))) <= bound
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import math
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Self
 
 import numpy as np
 
-from passes.autodiff import vjp
 from tgc.dtypes import DType
 from tgc.errors import TraceError, UserError
+from tgc.frontend.reverse import backward_from
 from tgc.frontend.trace import (
     Epoch,
     FunctionTrace,
@@ -28,7 +27,7 @@ from tgc.frontend.trace import (
     type_of,
 )
 from tgc.ir.dims import Dim
-from tgc.ir.graph import EMPTY, Array, Attributes, Value, topological
+from tgc.ir.graph import EMPTY, Array, Attributes, Value
 from tgc.ir.types import TensorType
 from tgc.location import user_site
 
@@ -129,6 +128,13 @@ class BaseTensor:
         return self._value
 
     @property
+    def origin(self) -> tuple[Trace, Value] | None:
+        """Where an intermediate that was evaluated comes from, if ``backward`` can go on there."""
+        if self._array is None or self._epoch is None or self._value is None:
+            return None
+        return self._epoch, self._value
+
+    @property
     def array(self) -> Array:
         """The tensor's own array, evaluated if need be; not to be written to."""
         if self._array is None:
@@ -218,7 +224,7 @@ class BaseTensor:
         active.builder.place = user_site()
         seed = active.builder.full(1, self.shape, self.dtype) if gradient is None else gradient.value_in(active)
         if self.is_mutable or (self._value is None and not self.spent):
-            self._accumulate(self._wrap(active, seed, False))
+            self.accumulate(active, seed)
             return
         if self.spent or self._value is None or self._epoch is None:
             raise UserError(
@@ -230,9 +236,11 @@ class BaseTensor:
         history, value = self._epoch, self._value
         if self._array is not None and self.spent:
             self.forget()
-        _backward(active, history, value, seed)
+        backward_from(active, history, value, seed)
 
-    def _accumulate(self, gradient: Self) -> None:
+    def accumulate(self, trace: Trace, derivative: Value) -> None:
+        """Adds a derivative, recorded in ``trace``, to ``grad``."""
+        gradient = self._wrap(trace, derivative, False)
         have = self.grad
         if have is None:
             self.grad = gradient
@@ -244,71 +252,6 @@ class BaseTensor:
                 location=here(),
             )
         self.grad = have.apply("add", gradient)
-
-
-def _backward(active: Trace, trace: Trace, value: Value, seed: Value) -> None:
-    """The reverse walk from ``value`` of ``trace``, recorded in ``active``.
-
-    An intermediate that was evaluated is a leaf of the epochs after it; these are differentiated first, so that each
-    epoch is walked once, however often the next ones use it.
-    """
-    waiting: dict[Trace, dict[Value, Value]] = {trace: {value: seed}}
-    gradients: dict[int, tuple[BaseTensor, Value]] = {}
-    while waiting:
-        latest = max(waiting, key=lambda t: t.serial if isinstance(t, Epoch) else math.inf)
-        for leaf, derivative in _walk(active, latest, waiting.pop(latest)):
-            history = leaf._epoch
-            if leaf._array is not None and leaf._value is not None and history is not None:
-                sums = waiting.setdefault(history, {})
-                have = sums.get(leaf._value)
-                sums[leaf._value] = derivative if have is None else active.builder.add(have, derivative)
-                continue
-            known = gradients.get(id(leaf))
-            gradients[id(leaf)] = (leaf, derivative if known is None else active.builder.add(known[1], derivative))
-    for leaf, derivative in gradients.values():
-        leaf._accumulate(leaf._wrap(active, derivative, False))
-
-
-def _walk(active: Trace, trace: Trace, cotangents: dict[Value, Value]) -> Iterator[tuple[BaseTensor, Value]]:
-    """(leaf, its derivative) for those leaves of ``trace`` that require gradients."""
-    outputs, leaves = tuple(cotangents), _trainable(trace)
-    values = [value for _, value in leaves]
-    if trace is not active:
-        # the graph was evaluated already: what the gradient needs of its forward part is recorded again
-        if not isinstance(trace, Epoch):
-            raise leaked("this tensor")
-        needed = {node for node in topological(outputs) if node.op == "parameter"}
-        replacements: dict[Value, Value] = {}
-        for tensor, version in zip(trace.leaves, trace.versions, strict=True):
-            value = trace.leaf(tensor)
-            if value.node in needed:
-                if tensor.version != version:
-                    raise UserError(
-                        "a parameter was changed between computing the loss and backward()",
-                        hint="call backward() before the optimiser's step",
-                        location=here(),
-                    )
-                replacements[value] = tensor.value_in(active)
-        leaves = [(tensor, replacements[value]) for tensor, value in leaves if value in replacements]
-        outputs = active.substitute(outputs, replacements)
-        values = [value for _, value in leaves]
-    found = vjp(active.builder, outputs, values, tuple(cotangents.values()))
-    for (leaf, _), derivative in zip(leaves, found, strict=True):
-        if derivative is not None:
-            yield leaf, derivative
-
-
-def _trainable(trace: Trace) -> list[tuple[BaseTensor, Value]]:
-    """The leaves of a trace that require gradients, with their values."""
-    if isinstance(trace, Epoch):
-        return [(t, trace.leaf(t)) for t in trace.leaves if t.requires_grad]
-    if isinstance(trace, FunctionTrace):
-        return [(t, v) for t, v in trace.outside() if t.requires_grad]
-    raise TraceError(
-        "backward() inside of a function that is differentiated, batched or repeated",
-        hint="use tgc.grad there, or call backward() on what comes out of it",
-        location=here(),
-    )
 
 
 class Writes:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import itertools
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,10 +17,10 @@ from typing import Any
 import numpy as np
 
 from tgc.compiler import compile_function
-from tgc.dtypes import named
-from tgc.errors import ParseError, TraceError, UserError
+from tgc.errors import TraceError, UserError
 from tgc.executable import CompiledFunction
 from tgc.frontend.base import BaseTensor, MutableTensor, Writes
+from tgc.frontend.signature import covers, generalised, parse_spec
 from tgc.frontend.tensor import Tensor
 from tgc.frontend.trace import (
     SETTINGS,
@@ -35,7 +34,6 @@ from tgc.frontend.trace import (
     type_of,
 )
 from tgc.frontend.tree import Structure, flatten, unflatten
-from tgc.ir.dims import Dim, parse_dim, symbol
 from tgc.ir.graph import Array, Constant, Function, Graph, Module, Place, State
 from tgc.ir.types import TensorType
 
@@ -177,29 +175,6 @@ class _Specialisation:
         return unflatten(self._recorded.structure, leaves)
 
 
-def covers(pattern: Sequence[TensorType], types: Sequence[TensorType], *, ones: bool) -> bool:
-    """Whether arguments of ``types`` may be given where ``pattern`` is wanted; a name has one size throughout.
-
-    ``ones``: whether a name can stand for 1, which otherwise is a size of its own, since it broadcasts.
-
-    >>> covers([parse_spec("f32[n, 2]")], [parse_spec("f32[7, 2]")], ones=False)
-    True
-    >>> covers([parse_spec("f32[n, n]")], [parse_spec("f32[7, 2]")], ones=False)
-    False
-    """
-    sizes: dict[Dim, Dim] = {}
-    for wanted, given in zip(pattern, types, strict=True):
-        if wanted.dtype is not given.dtype or len(wanted.shape) != len(given.shape):
-            return False
-        for p, d in zip(wanted.shape, given.shape, strict=True):
-            if isinstance(p, int):
-                if p != d:
-                    return False
-            elif (d == 1 and not ones) or sizes.setdefault(p, d) != d:
-                return False
-    return True
-
-
 class CompiledCallable:
     """What ``jit`` and ``export`` give: calls like the function, runs as one native call.
 
@@ -308,7 +283,7 @@ class CompiledCallable:
             return types, "first call" if len(self._known) == 1 else "other arguments"
         for other in known:
             if other.valid() and not self._per_size:
-                general = _generalised(other.pattern, types)
+                general = generalised(other.pattern, types)
                 if general is not None:
                     return general
         return types, self._per_size or "other types of the arguments"
@@ -328,53 +303,6 @@ class CompiledCallable:
             locations=module.locations,
         )
         return _Specialisation(recorded, compiled, pattern, cause, self.specs is not None)
-
-
-def _generalised(pattern: Sequence[TensorType], types: Sequence[TensorType]) -> tuple[Sequence[TensorType], str] | None:
-    """The pattern with a name wherever a second size came, and why; None if the types differ in more than sizes.
-
-    Dimensions that changed alike get the same name. A size of 1 broadcasts and so never becomes a name.
-    """
-    names: dict[tuple[Dim, Dim], Dim] = {}
-    taken: set[Dim] = {d for t in pattern for d in t.shape}
-    changed: list[str] = []
-    result = []
-    for i, (old, new) in enumerate(zip(pattern, types, strict=True)):
-        if old.dtype is not new.dtype or len(old.shape) != len(new.shape):
-            return None
-        shape: list[Dim] = []
-        for axis, (a, b) in enumerate(zip(old.shape, new.shape, strict=True)):
-            if a == b:
-                shape.append(a)
-                continue
-            if a == 1 or b == 1:
-                return None
-            if (a, b) not in names:
-                fresh = isinstance(a, int) or any(known is a for known in names.values())
-                names[a, b] = next(d for d in map(_named, itertools.count()) if d not in taken) if fresh else a
-                taken.add(names[a, b])
-                if fresh:
-                    changed.append(f"argument {i}, dimension {axis}: {a}, then {b}")
-            shape.append(names[a, b])
-        result.append(TensorType(old.dtype, shape))
-    return result, "a second size (" + "; ".join(changed) + ")"
-
-
-def _named(number: int) -> Dim:
-    return symbol(f"d{number}")
-
-
-def parse_spec(text: str) -> TensorType:
-    """The type that a specification such as ``"f32[batch, 1, 28, 28]"`` names. Raises ParseError.
-
-    >>> print(parse_spec("f32[batch, 1, 28, 28]"))
-    f32[batch, 1, 28, 28]
-    """
-    head, bracket, rest = text.partition("[")
-    if not bracket or not rest.rstrip().endswith("]"):
-        raise ParseError(f"{text!r} is no tensor type", hint='write it as "f32[batch, 784]"')
-    inner = rest.rstrip()[:-1].strip()
-    return TensorType(named(head.strip()), [parse_dim(part) for part in inner.split(",")] if inner else [])
 
 
 def jit(function: Callable[..., Any], *specs: str) -> CompiledCallable:
