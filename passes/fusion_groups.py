@@ -271,6 +271,8 @@ RULES = MappingProxyType(
         (FusionKind.REDUCTION, FusionKind.REDUCTION): Merging.reduction_reduction,
         (FusionKind.CONTRACTION, FusionKind.POINTWISE): Merging.contraction_pointwise,
         (FusionKind.CONVOLUTION, FusionKind.POINTWISE): Merging.contraction_pointwise,
+        (FusionKind.WINDOW, FusionKind.POINTWISE): Merging.contraction_pointwise,
+        (FusionKind.POINTWISE, FusionKind.WINDOW): Merging.pointwise_contraction,
         (FusionKind.POINTWISE, FusionKind.CONTRACTION): Merging.pointwise_contraction,
         (FusionKind.POINTWISE, FusionKind.CONVOLUTION): Merging.pointwise_contraction,
     }

@@ -79,9 +79,22 @@ class Grid:
         else:
             first = b.mul(block, b.index(self.rows))
             end = b.minimum(b.add(first, b.index(self.rows)), b.index(product(outer)))
-            with b.loop(first, end, name="row") as loop:
-                run(unflattened(b, loop.index, outer), low, high)
-                loop.yield_()
+            start = unflattened(b, first, outer) if len(outer) > 1 else []
+            with b.loop(first, end, carried=start, name="row") as loop:
+                run(loop.carried or [loop.index], low, high)
+                loop.yield_(*_following(b, loop.carried, outer))
+
+
+def _following(b: KernelBuilder, indices: Sequence[Value], sizes: Sequence[Dim]) -> list[Value]:
+    """The next index in row-major order: cheaper than taking a flattened one apart in every row."""
+    following: list[Value] = []
+    carry: Value = b.index(1)
+    for index, size in zip(reversed(indices), reversed(sizes), strict=False):
+        increased = b.add(index, carry)
+        wraps = b.compare("eq", increased, b.index(size))
+        following.append(b.select(wraps, b.index(0), increased))
+        carry = b.select(wraps, b.index(1), b.index(0))
+    return list(reversed(following))
 
 
 def unflattened(b: KernelBuilder, flat: Value, sizes: Sequence[Dim]) -> list[Value]:

@@ -58,7 +58,8 @@ def lower(region: Graph, *, name: str, target: Target, table: OpTable) -> Loweri
     result = node.types[0].shape
     if node.op not in GRADIENTS:
         windows = Windows.of(node, node.operands[0].shape, result)
-        plan = _Plan(region, node, windows, region.results[0].type.order, result, table, target)
+        # more is read than written
+        plan = _Plan(region, node, windows, node.operands[0].type.order, result, table, target)
         return Lowering((plan.kernel(name, lambda walk: walk.forward),))
     windows = Windows.of(node, result, node.operands[-1].shape)
     positions_type: TensorType | None = None
