@@ -41,6 +41,7 @@ SHAPES: dict[str, tuple[Shape, Shape, Attributes]] = {
     "pointwise": ((2, 33, 7, 7), (40, 33, 1, 1), window(2)),
     "strided": ((2, 6, 11, 11), (17, 6, 3, 3), window(2, stride=2, padding=1)),
     "strided-pointwise": ((2, 6, 11, 11), (17, 6, 1, 1), window(2, stride=2)),
+    "patches": ((2, 3, 8, 8), (20, 3, 2, 2), window(2, stride=2)),
     "dilated": ((1, 4, 12, 12), (16, 4, 3, 3), window(2, dilation=2, padding=2)),
     "strided-and-dilated": ((1, 4, 12, 13), (16, 4, 3, 3), window(2, stride=2, dilation=2, padding=2)),
     "grouped": ((2, 8, 7, 7), (12, 2, 3, 3), window(2, groups=4, padding=1)),

@@ -15,13 +15,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import prod
 
-from tgc.ir.dims import Dim, evaluate
+from tgc.ir.dims import Dim
 from tgc.ir.graph import Graph
 from tgc.ir.kinds import OpKind
 from tgc.ir.opdef import OpTable
 from tgc.kernels import filter_gradient
 from tgc.kernels.access import Evaluator
 from tgc.kernels.builder import KernelBuilder
+from tgc.kernels.convolution_packing import packing_stage
 from tgc.kernels.convolution_plan import Plan, plan_convolution
 from tgc.kernels.epilogue import Columns, finish_tile
 from tgc.kernels.grid import ceil_divide, unflattened
@@ -30,11 +31,8 @@ from tgc.kernels.ir import Buffer, Value
 from tgc.kernels.lowering import Lowering, Stage
 from tgc.kernels.patches import Patch
 from tgc.kernels.sliding import looked_up
-from tgc.kernels.tile import accumulate, add_products, product_sum, zeros
+from tgc.kernels.tile import accumulate, product_sum, zeros
 from tgc.target import Target
-
-# products that are written out one after the other rather than in loops
-_UNROLLED = 300
 
 
 def lower(region: Graph, *, name: str, target: Target, table: OpTable) -> Lowering:
@@ -44,40 +42,9 @@ def lower(region: Graph, *, name: str, target: Target, table: OpTable) -> Loweri
         return filter_gradient.lower(region, anchor, name=name, target=target, table=table)
     plan = plan_convolution(anchor, target)
     return Lowering(
-        (_packing(plan, region, f"{name}_pack", table), _Product(plan, region, name, table).stage()),
+        (packing_stage(plan, region, f"{name}_pack", table), _Product(plan, region, name, table).stage()),
         {"t0": plan.packed},
     )
-
-
-def _packing(plan: Plan, region: Graph, name: str, table: OpTable) -> Stage:
-    """Panels of the filter: one iteration packs all input channels of a tap of a panel."""
-    b = KernelBuilder(name, count=plan.panels * (plan.groups * plan.taps))
-    evaluator = Evaluator(b, region, table)
-    packed = b.buffer("t0", plan.dtype, plan.packed.size, "write")
-    group, panel, *positions = unflattened(
-        b, b.iteration, [plan.groups, plan.panels, *(len(axis.order) for axis in plan.axes)]
-    )
-    taps = [evaluator.index(looked_up(b, p, axis.order)) for p, axis in zip(positions, plan.axes, strict=True)]
-    filter_ = evaluator.parameter(plan.filter)
-    type_ = region.parameters[plan.filter].type
-    start = b.mul(b.iteration, b.index(plan.inputs * plan.shape.width))
-    lanes = plan.shape.lanes
-    with b.loop(0, plan.inputs, name="channel") as loop:
-        for v in range(plan.shape.vectors):
-            column = b.add(b.mul(panel, plan.shape.width), v * lanes)
-            wide = evaluator.index(column, lane=1)
-            single = evaluator.index(loop.index)
-            if plan.transposed:
-                first, second = evaluator.index(group).scaled(plan.inputs).plus(single), wide
-            else:
-                first, second = evaluator.index(group).scaled(plan.outputs).plus(wide), single
-            if plan.depthwise:
-                first, second = wide, ZERO
-            point = evaluator.point(lanes, b.sub(b.index(plan.outputs), column))
-            value = point.load(filter_, evaluator.address(type_, (first, second, *taps), lanes))
-            offset = b.add(b.add(start, b.mul(loop.index, plan.shape.width)), v * lanes)
-            b.store(packed, offset, b.convert(b.splat(value, lanes), plan.dtype))
-    return Stage(b.finish(), 20 + plan.inputs * (10 * plan.shape.vectors))
 
 
 class _Product:
@@ -253,9 +220,6 @@ class _Product:
             base = b.add(base, b.mul(b.add(b.mul(p, axis.in_step), first), b.index(stride)))
             start = looked_up(b, phase, [f.start for f in axis.phases])
             ranges.append((start, looked_up(b, phase, [f.count for f in axis.phases])))
-        products = plan.shape.rows * plan.shape.vectors * plan.taps
-        if isinstance(plan.inputs, int) and plan.phases == 1 and products * plan.inputs <= _UNROLLED:
-            return self._written_out(at, base)
         return self._over_taps(ranges, base, at.packed, zeros(b, plan.shape, plan.dtype))
 
     def _over_taps(
@@ -323,29 +287,6 @@ class _Product:
                 at = r * shape.vectors + v
                 found[at] = product_sum(b, value, weight, found[at])
         return found
-
-    def _written_out(self, at: _Panel, base: Value) -> tuple[Value, ...]:
-        """A short sum without loops."""
-        b, plan = self.builder, self.plan
-        sums: Sequence[Value] = zeros(b, plan.shape, plan.dtype)
-        strides = self.patch.strides()
-        channels = evaluate(plan.inputs, {})
-        sizes = [len(axis.order) for axis in plan.axes]
-        for tap in range(plan.taps):
-            offset: Dim = 0
-            rest = tap
-            for axis, stride, size in reversed(list(zip(plan.axes, strides, sizes, strict=True))):
-                offset = offset + stride * (rest % size * axis.tap_step)
-                rest //= size
-            source = b.add(base, offset)
-            packed = b.add(at.packed, tap * channels * plan.shape.width)
-            if plan.depthwise:
-                sums = self._channelwise(source, packed, sums)
-                continue
-            read_row, read_vectors = self._readers(source, packed)
-            for k in range(channels):
-                sums = add_products(b, plan.shape, b.index(k), sums, read_row, read_vectors)
-        return tuple(sums)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from tgc.ir.dims import product
 from tgc.ir.graph import Graph
 from tgc.ir.opdef import OpTable
@@ -14,38 +12,10 @@ from tgc.kernels.grid import ceil_divide, unflattened
 from tgc.kernels.indices import Index
 from tgc.kernels.ir import Value
 from tgc.kernels.lowering import Stage
+from tgc.kernels.squares import square_size, transposed
 
 # rows of a panel that one iteration packs
 _ROWS = 256
-
-
-def transposed(builder: KernelBuilder, rows: Sequence[Value]) -> list[Value]:
-    """The transpose of a square of vectors, of 4 lanes or a power of two more: result i holds lane i of every row.
-
-    Squares of 4 x 4 by two rounds of unpacking, as most CPUs have it for 128 bits, then exchanges of ever larger
-    blocks.
-    """
-    values = list(rows)
-    n = len(values)
-    low = tuple(x for q in range(0, n, 4) for x in (q, n + q, q + 1, n + q + 1))
-    low_pairs = tuple(x for q in range(0, n, 4) for x in (q, q + 1, n + q, n + q + 1))
-    high, high_pairs = tuple(x + 2 for x in low), tuple(x + 2 for x in low_pairs)
-    for i in range(0, n, 4):
-        a, b, c, d = values[i : i + 4]
-        ab, cd = builder.shuffle(a, b, low), builder.shuffle(c, d, low)
-        values[i : i + 2] = builder.shuffle(ab, cd, low_pairs), builder.shuffle(ab, cd, high_pairs)
-        ab, cd = builder.shuffle(a, b, high), builder.shuffle(c, d, high)
-        values[i + 2 : i + 4] = builder.shuffle(ab, cd, low_pairs), builder.shuffle(ab, cd, high_pairs)
-    block = 4
-    while block < n:
-        low = tuple(i if not i & block else n + (i ^ block) for i in range(n))
-        high = tuple((i | block) if not i & block else n + i for i in range(n))
-        for i in range(n):
-            if not i & block:
-                a, b = values[i], values[i | block]
-                values[i], values[i | block] = builder.shuffle(a, b, low), builder.shuffle(a, b, high)
-        block *= 2
-    return values
 
 
 def packing_stage(plan: Plan, region: Graph, name: str, table: OpTable) -> Stage:
@@ -65,7 +35,7 @@ def packing_stage(plan: Plan, region: Graph, name: str, table: OpTable) -> Stage
     # panels and outer sums follow each other without a gap
     start = b.floor_divide(b.iteration, b.index(pieces)) if pieces != 1 else b.iteration
     start = b.mul(start, b.index(plan.padded * plan.shape.width))
-    if plan.right.stride(plan.column) != 1 and plan.right.stride(inner) == 1 and plan.shape.lanes >= 4:
+    if plan.right.stride(plan.column) != 1 and plan.right.stride(inner) == 1 and square_size(plan.shape) > 1:
         packer.squares(at, inner, first, start, low, high)
     else:
         packer.rows(at, inner, first, start, low, high)
@@ -97,7 +67,7 @@ class _Packer:
     def squares(self, at: dict[str, Index], inner: str, first: Value, start: Value, low: Value, high: Value) -> None:
         """The operand is contiguous along the sum: squares are read along it and transposed."""
         b, plan, evaluator = self.builder, self.plan, self.evaluator
-        size = min(plan.shape.lanes, 8)
+        size = square_size(plan.shape)
         at[inner] = Index()
         stride = b.index(plan.right.stride(plan.column))
         exact_columns = isinstance(plan.columns, int) and plan.columns % size == 0
