@@ -63,16 +63,16 @@ class Pass(ABC):
         """The module after the pass; ``module`` itself if nothing changed."""
 
 
-def rewrite(module: Module, rule: Rule, context: PassContext) -> Module:
+def rewrite(module: Module, rule: Rule, context: PassContext, *, inside: Rule | None = None) -> Module:
     """The module with every node replaced by what ``rule`` makes of it, regions included, until nothing applies.
 
     ``rule(builder, node)`` sees each node after its operands were rewritten and gives the values that take the place
     of its results (one value will do for one result), or None. What it gives is rewritten in turn. It must depend on
-    nothing but the node: nodes are shared between graphs. New nodes have the location of the node they replace.
-    Raises :class:`CompilerBug` when replacements lead in a circle.
+    nothing but the node: nodes are shared between graphs. ``inside``: the rule for regions, if it is another one. New
+    nodes have the location of the node they replace. Raises :class:`CompilerBug` when replacements lead in a circle.
     """
     builder = context.builder(module)
-    walk = Rewriter(builder, rule)
+    walk = Rewriter(builder, rule, None if inside is None else Rewriter(builder, inside))
     functions = tuple(f.with_outputs(walk(f.outputs)) for f in module.functions)
     return with_functions(module, functions, builder)
 
@@ -128,9 +128,9 @@ def all_nodes(results: Iterable[Value]) -> list[Node]:
     return order
 
 
-def _below(node: Node, done: Container[Node]) -> list[Node]:
+def _below(node: Node, done: Container[Node], *, regions: bool = True) -> list[Node]:
     pending = [v.node for v in node.operands if v.node not in done]
-    for region in node.regions:
+    for region in node.regions if regions else ():
         pending.extend(v.node for v in region.results if v.node not in done)
     return pending
 
@@ -141,11 +141,15 @@ def with_results(graph: Graph, results: tuple[Value, ...]) -> Graph:
 
 
 class Rewriter:
-    """The walk behind :func:`rewrite`, on values. Remembers what it has done."""
+    """The walk behind :func:`rewrite`, on values. Remembers what it has done.
 
-    def __init__(self, builder: Builder, rule: Rule) -> None:
+    ``inside``: what rewrites regions, by default itself.
+    """
+
+    def __init__(self, builder: Builder, rule: Rule, inside: Rewriter | None = None) -> None:
         self.builder = builder
         self.rule = rule
+        self.inside = inside
         # None stands for the node's own results
         self._done: dict[Node, tuple[Value, ...] | None] = {}
         self._replaced: dict[Node, tuple[Value, ...]] = {}
@@ -162,7 +166,7 @@ class Rewriter:
                 stack.pop()
                 continue
             replaced = self._replaced.get(node)
-            pending = _below(node, done) if replaced is None else [v.node for v in replaced if v.node not in done]
+            pending = self._pending(node) if replaced is None else [v.node for v in replaced if v.node not in done]
             if pending:
                 if self._replaced:
                     for below in pending:
@@ -178,6 +182,9 @@ class Rewriter:
                 self._step(node)
         self.builder.place = place
         return self._new(values)
+
+    def _pending(self, node: Node) -> list[Node]:
+        return _below(node, self._done, regions=self.inside is None)
 
     def _new(self, values: Sequence[Value]) -> tuple[Value, ...]:
         """The values, of which all nodes are done, in normal form."""
@@ -217,7 +224,8 @@ class Rewriter:
                 operands = self._new(operands)
                 break
         if regions:
-            rewritten = tuple([with_results(r, self._new(r.results)) for r in regions])
+            new = self.inside or self._new
+            rewritten = tuple([with_results(r, new(r.results)) for r in regions])
             if any(new is not old for new, old in zip(rewritten, regions, strict=True)):
                 regions = rewritten
         if operands is node.operands and regions is node.regions:

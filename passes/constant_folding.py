@@ -30,14 +30,25 @@ class ConstantFolding(Pass):
     def run(self, module: Module, context: PassContext) -> Module:
         constants = dict(module.constants)
 
-        def rule(builder: Builder, node: Node) -> list[Value] | None:
+        def evaluated(builder: Builder, node: Node) -> tuple[Array, ...] | None:
             if not builder.table[node.op].foldable or not self._is_known(node, constants):
                 return None
-            graph = Graph((), node.results)
-            arrays, _ = run(Function("constant", graph), (), constants=constants, table=builder.table)
+            return run(Function("constant", Graph((), node.results)), (), constants=constants, table=builder.table)[0]
+
+        def rule(builder: Builder, node: Node) -> list[Value] | None:
+            arrays = evaluated(builder, node)
+            if arrays is None:
+                return None
             return [_value(builder, a, v, constants) for a, v in zip(arrays, node.results, strict=True)]
 
-        rewritten = rewrite(module, rule, context)
+        def inside(builder: Builder, node: Node) -> list[Value] | None:
+            # regions are closed, so that only what fits into nodes can be there
+            arrays = evaluated(builder, node)
+            if arrays is None or not all(map(_is_uniform, arrays)):
+                return None
+            return [_full(builder, a, v) for a, v in zip(arrays, node.results, strict=True)]
+
+        rewritten = rewrite(module, rule, context, inside=inside)
         return rewritten if rewritten is module else replace(rewritten, constants=constants)
 
     def _is_known(self, node: Node, constants: dict[str, Constant]) -> bool:
@@ -81,11 +92,19 @@ def _number(first: Array, dtype: DType) -> bool | int | float:
     return bool(number) if dtype.kind == "bool" else int(number)
 
 
+def _is_uniform(array: Array) -> bool:
+    return array.ndim == 0 or (array.size > 0 and bool(np.all(_bits(array) == _bits(array.reshape(-1)[:1]))))
+
+
+def _full(builder: Builder, array: Array, value: Value) -> Value:
+    """A uniform array as a rank-0 constant or the broadcast of one."""
+    return builder.full(_number(array.reshape(-1)[:1], value.dtype), value.shape, value.dtype)
+
+
 def _value(builder: Builder, array: Array, value: Value, constants: dict[str, Constant]) -> Value:
-    """The array as a rank-0 constant, the broadcast of one, or a constant of the module."""
-    first = array.reshape(-1)[:1]
-    if array.ndim == 0 or (array.size and bool(np.all(_bits(array) == _bits(first)))):
-        return builder.full(_number(first, value.dtype), value.shape, value.dtype)
+    """The array as a constant in the graph, where it is uniform, or as one of the module."""
+    if _is_uniform(array):
+        return _full(builder, array, value)
     constant = Constant.of(array, value.type)
     name = f"folded_{constant.digest.removeprefix('sha256:')[:16]}_{value.dtype.name}"
     name += "".join(f"x{d}" for d in value.shape)

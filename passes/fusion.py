@@ -90,8 +90,9 @@ class Fuser:
 
     def _needs_memory(self) -> None:
         """Free values that something other than a kernel reads are computed once, like any other."""
-        for node in self.order:
-            if node in self.free:
+        # users first: a free value that is needed needs its operands as well, if it is an alias
+        for node in reversed(self.order):
+            if node in self.free and node not in self.leaving:
                 continue
             if is_alias(node) or fusion_kind(node, self.table) not in _INLINES_FREE:
                 self.leaving.update(v.node for v in node.operands)

@@ -16,7 +16,7 @@ from tgc.backend.call_text import ALIGNED, C_CONTIGUOUS, WRITEABLE, Argument, De
 from tgc.backend.threads import Runtime, process_runtime
 from tgc.dtypes import DType
 from tgc.errors import CompilerBug, DTypeError, ShapeError, UserError
-from tgc.ir.dims import Expr, evaluate, symbol
+from tgc.ir.dims import Expr, evaluate, symbols
 from tgc.kernels.program import Program, ProgramValue
 
 Array: TypeAlias = npt.NDArray[Any]
@@ -207,7 +207,7 @@ class _SlowCall:
         origin: dict[str, str] = {}
         for value, array in pairs:
             for axis, (d, extent) in enumerate(zip(value.shape, array.shape, strict=True)):
-                if isinstance(d, Expr) and d == symbol(name := str(d)) and name not in env:
+                if isinstance(d, Expr) and (name := str(d)) in symbols(d) and name not in env:
                     env[name] = extent
                     origin[name] = f"dimension {axis} of {value.name}"
         for value, array in pairs:

@@ -115,8 +115,8 @@ def element_cost(plan: ReductionPlan, lanes: int, work: int) -> float:
 
 
 def estimated(size: Dim) -> int:
-    """A size, or what it is taken to be where it is not known."""
-    return size if isinstance(size, int) else 64
+    """A size, or what it is taken to be where it is not known; never 0."""
+    return max(1, size) if isinstance(size, int) else 64
 
 
 def ways_and_vectors(plan: ReductionPlan, lanes: int, work: int) -> tuple[int, int]:
