@@ -217,3 +217,19 @@ def test_one_call_costs_no_python_work_per_parameter() -> None:
         f(x)
     assert calls == 0
     assert len(f.specialisations) == 1
+
+
+def test_methods_can_be_compiled() -> None:
+    class Scaled(nn.Module):
+        def __init__(self, factor: float) -> None:
+            self.factor = factor
+
+        @tgc.jit
+        def forward(self, x: tgc.Tensor) -> tgc.Tensor:
+            return x * self.factor
+
+    two, three = Scaled(2.0), Scaled(3.0)
+    assert two(ones(1)).tolist() == [2.0]
+    assert three(ones(1)).tolist() == [3.0]
+    two.factor = 5.0
+    assert two(ones(1)).tolist() == [5.0]

@@ -1,5 +1,7 @@
 """Modules: what they hold, by which names, and that it travels."""
 
+import copy
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -104,6 +106,23 @@ def test_initial_values_follow_the_seed() -> None:
 
     assert weights() == weights()
     assert nn.Linear(3, 3).weight.numpy().ravel().tolist() != weights()
+
+
+def test_copies_share_nothing() -> None:
+    block = Block()
+    for other in (copy.deepcopy(block), pickle.loads(pickle.dumps(block))):
+        assert other.shared is other.first
+        block.scale.assign(block.scale + 1)
+        assert other.scale.tolist() != block.scale.tolist()
+        other(tgc.tensor([[1.0, 2.0]])).sum().backward()
+        assert other.scale.grad is not None
+    assert block.scale.grad is None
+
+
+def test_operators_do_not_change_state_in_place() -> None:
+    w = nn.Parameter([1.0])
+    with pytest.raises(UserError, match="in place"):
+        w -= 0.5
 
 
 def test_a_module_without_forward_says_so() -> None:

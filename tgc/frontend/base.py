@@ -116,6 +116,9 @@ class BaseTensor:
         """Whether the array is known."""
         return self._array is not None
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuilt, (type(self), self.array, self.requires_grad)
+
     def recorded_in(self, trace: Trace) -> bool:
         """Whether the tensor was computed in ``trace``."""
         return self._epoch is trace
@@ -252,6 +255,14 @@ class BaseTensor:
                 location=here(),
             )
         self.grad = have.apply("add", gradient)
+
+
+def _rebuilt(kind: type[BaseTensor], array: Array, requires_grad: bool) -> BaseTensor:
+    """A copy of a tensor, which is what copying and pickling make."""
+    made = kind.__new__(kind)
+    base = MutableTensor if issubclass(kind, MutableTensor) else BaseTensor
+    base.__init__(made, copied(array), requires_grad=requires_grad)
+    return made
 
 
 class Writes:

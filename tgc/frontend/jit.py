@@ -76,9 +76,9 @@ def record(function: Callable[..., Any], arguments: Sequence[Any], structure: St
     assigns = tuple((f"s{i}", v) for i, v in trace.assignments())
     graph = Graph(trace.parameters, results, _names(function, len(types)))
     recorded = Function(name, graph, assigns, constraints=tuple(trace.builder.constraints))
-    owner = getattr(function, "__self__", None)
-    if hasattr(owner, "settings"):
-        trace.touched[id(owner)] = owner
+    for owner in (getattr(function, "__self__", None), *arguments):
+        if hasattr(owner, "settings"):
+            trace.touched[id(owner)] = owner
     settings = tuple((thing, thing.settings()) for thing in trace.touched.values())
     return Recorded(
         recorded,
@@ -191,6 +191,9 @@ class CompiledCallable:
         self._per_size = ""
         # what the last call was: mostly the next one is the same
         self._recent: tuple[tuple[TensorType, ...], _Specialisation] | None = None
+
+    def __get__(self, instance: object, owner: type | None = None) -> Callable[..., Any]:
+        return self if instance is None else functools.partial(self, instance)
 
     @property
     def specialisations(self) -> tuple[tuple[str, str], ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 
 import numpy as np
 
@@ -76,9 +76,27 @@ class Tensor(Windows):
 
 
 class Variable(MutableTensor, Tensor):
-    """A tensor that can be assigned: state of modules and optimisers."""
+    """A tensor that can be assigned: state of modules and optimisers.
+
+    >>> import numpy as np
+    >>> import tgc
+    >>> count = tgc.Variable(np.zeros((), np.int64))
+    >>> count.assign(count + 1)
+    >>> int(count)
+    1
+    """
 
     __slots__ = ()
+
+    def _in_place(self, other: Any) -> NoReturn:
+        raise UserError(
+            "state is not changed in place by operators",
+            hint="use variable.assign(value), or tgc.assign_all for several",
+            location=here(),
+        )
+
+    __iadd__ = __isub__ = __imul__ = __itruediv__ = __ifloordiv__ = __imod__ = __ipow__ = _in_place
+    __iand__ = __ior__ = __ixor__ = __ilshift__ = __irshift__ = __imatmul__ = _in_place
 
 
 def tensor(data: Any, *, dtype: DType | None = None, requires_grad: bool = False) -> Tensor:

@@ -10,7 +10,7 @@ import numpy as np
 from tgc.errors import TraceError, UserError
 from tgc.frontend.base import MutableTensor, assign_all
 from tgc.frontend.tensor import Tensor, Variable, tensor
-from tgc.frontend.trace import SETTINGS, evaluate_pending, function_trace, here, no_grad
+from tgc.frontend.trace import SETTINGS, evaluate_pending, function_trace, here, no_grad, recording
 from tgc.ir.graph import Array
 from tgc.nn.module import Parameter
 
@@ -50,7 +50,7 @@ class Optimizer:
     def lr(self, value: float | Tensor) -> None:
         if isinstance(value, Tensor):
             self._lr.assign(value.astype(self._lr.dtype))
-        elif function_trace() is not None:
+        elif recording() is not None:
             self._lr.assign(tensor(float(value)))
         else:
             self._lr.replace(np.asarray(value, np.float32))
@@ -83,7 +83,7 @@ class Optimizer:
         if trace is not None:
             trace.touched[id(self)] = self
         gradients = [p.grad for p in self.parameters]
-        if trace is not None and any(g is not None and not g.recorded_in(trace) for g in gradients):
+        if recording() is trace is not None and any(g is not None and not g.recorded_in(trace) for g in gradients):
             raise TraceError(
                 "step() in a compiled function with gradients from outside of it",
                 hint="call zero_grad() and backward() inside of the function too",
