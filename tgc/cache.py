@@ -99,7 +99,7 @@ class Entry:
         for name, dtype, shape in head["constants"]:
             kind = named(dtype).numpy
             count = int(np.prod(shape, dtype=np.int64))
-            constants[str(name)] = np.frombuffer(data, kind, count, start).reshape(shape)
+            constants[str(name)] = np.frombuffer(data, kind, count, start).reshape(shape).copy()
             start += count * kind.itemsize
         if start != len(data):
             raise ValueError("the entry has another length than it says")
