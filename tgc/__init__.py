@@ -22,6 +22,7 @@ _EXPORTS: Mapping[str, str] = {
     **dict.fromkeys(("TgcError", "UserError", "CompilerBug"), "tgc.errors"),
     # tensors
     **dict.fromkeys(("Tensor", "Variable", "tensor", "no_grad"), "tgc.frontend.tensor"),
+    "assign_all": "tgc.frontend.base",
     "manual_seed": "tgc.frontend.random",
     # compiled functions
     **dict.fromkeys(("jit", "export"), "tgc.frontend.jit"),
