@@ -59,6 +59,9 @@ def described_functions(functions: Sequence[CompiledCallable]) -> dict[str, str]
 
 def module_of(functions: Sequence[CompiledCallable], name: str) -> Module:
     """The graph of several functions over common state, named after the modules and optimisers that hold it."""
+    called = [f.name for f in functions]
+    if twice := sorted({n for n in called if called.count(n) > 1}):
+        raise UserError(f"several functions are called {', '.join(twice)}", hint="rename one of them")
     recorded = [(f, _record(f)) for f in functions]
     names = state_names([f.function for f, _ in recorded], [t for _, r in recorded for t in r.state])
     held: dict[str, State] = {}
