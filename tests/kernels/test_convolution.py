@@ -120,6 +120,17 @@ def test_every_window_and_both_gradients(compiled: Callable, name: str, op: str,
         check(runner(*inputs, **sizes), graph, inputs, **sizes)
 
 
+@pytest.mark.parametrize("name", ["padded", "pointwise", "grouped", "depthwise", "dilated", "unknown-batch"])
+def test_a_filter_gradient_without_an_epilogue(compiled: Callable, name: str) -> None:
+    whole = region(FILTER, *SHAPES[name], last=True)
+    anchor = next(n for n in whole.nodes() if n.op == FILTER)
+    graph = Graph(whole.parameters[:2], (anchor.result,))
+    runner = compiled(lower, graph)
+    for sizes in sizes_of(name):
+        inputs = arrays(graph, **sizes)
+        check(runner(*inputs, **sizes), graph, inputs, **sizes)
+
+
 @pytest.mark.parametrize("op", OPS_UNDER_TEST)
 @pytest.mark.parametrize("dtype", [f64, bf16, i32])
 def test_every_dtype(compiled: Callable, op: str, dtype: DType) -> None:

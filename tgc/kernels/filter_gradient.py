@@ -2,7 +2,8 @@
 
 Output channels lie in the lanes; the rows of a tile are taps and input channels, which lie side by side in a patch of
 the input. Images are divided into a fixed number of parts, each summed into panels [tap, input channel, lane] of its
-own; a second kernel adds the parts in order and applies the epilogue, so that results do not depend on the threads.
+own; a second kernel adds the parts in order, so that results do not depend on the threads. What is computed from the
+gradient (a step of the optimizer, often) is a pass of its own, along the memory of the filter.
 
 The order of the sum: images of a part in order, blocks of positions, positions by row; blocks are summed by
 themselves first.
@@ -14,19 +15,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 
+from passes.base import substitute
 from tgc.dtypes import DType
+from tgc.ir.builder import Builder
 from tgc.ir.dims import Dim, evaluate, product
-from tgc.ir.graph import Graph, Node
+from tgc.ir.graph import Graph, Node, parameter
 from tgc.ir.opdef import OpTable
+from tgc.kernels import pointwise
 from tgc.kernels.access import Evaluator
 from tgc.kernels.builder import KernelBuilder
-from tgc.kernels.epilogue import Columns, finish_tile
 from tgc.kernels.grid import ceil_divide, unflattened
-from tgc.kernels.indices import ZERO
 from tgc.kernels.ir import Value
 from tgc.kernels.lowering import Lowering, Stage, Temporary
 from tgc.kernels.patches import Patch
 from tgc.kernels.sliding import Sliding, forward
+from tgc.kernels.squares import square_size, transposed
 from tgc.kernels.tile import TileShape, accumulate, product_sum, tile_shape, zeros
 from tgc.ops import rules
 from tgc.ops.convolve import Windows
@@ -37,6 +40,8 @@ _LONGEST_BLOCK = 64
 # independent sums over images: more would cost memory, fewer leave threads without work
 _MOST_PARTS = 8
 _MOST_PARTIAL = 1 << 21
+# input channels that one iteration of the second kernel adds
+_CHANNELS = 8
 
 
 @dataclass(frozen=True)
@@ -90,8 +95,17 @@ class Plan:
 def lower(region: Graph, anchor: Node, *, name: str, target: Target, table: OpTable) -> Lowering:
     """The kernels of a filter gradient with its epilogue."""
     plan = _planned(anchor, target)
-    stages = (_Partial(plan, region, f"{name}_parts", table).stage(), _combining(plan, region, name, table))
-    return Lowering(stages, {"t0": plan.partial})
+    parts = _Partial(plan, region, f"{name}_parts", table).stage()
+    if region.results == (anchor.result,) and anchor.result.type.layout is None:
+        return Lowering((parts, _combining(plan, name, "r0")), {"t0": plan.partial})
+    # the epilogue goes along the filter's own memory, with the gradient as one more parameter
+    number = len(region.parameters)
+    gradient = parameter(number, anchor.result.type)
+    results = substitute(Builder(table), region.results, {anchor.result: gradient})
+    rest = Graph((*region.parameters, gradient), results)
+    temporaries = {"t0": plan.partial, f"p{number}": Temporary(gradient.dtype, gradient.type.buffer_size)}
+    epilogue = pointwise.lower(rest, name=f"{name}_epilogue", target=target, table=table)
+    return Lowering((parts, _combining(plan, name, f"p{number}"), *epilogue.stages), temporaries)
 
 
 def _planned(anchor: Node, target: Target) -> Plan:
@@ -274,40 +288,58 @@ class _Partial:
         return tuple(loop.results)
 
 
-def _combining(plan: Plan, region: Graph, name: str, table: OpTable) -> Stage:
-    """The kernel that adds the parts: an iteration takes one tap and input channel of a panel."""
-    sizes: list[Dim] = [plan.groups, plan.panels, plan.inputs, *(len(axis.order) for axis in plan.axes)]
-    b = KernelBuilder(name, count=product(sizes))
-    evaluator = Evaluator(b, region, table)
+def _combining(plan: Plan, name: str, buffer: str) -> Stage:
+    """The kernel that adds the parts, in order, to a row-major filter: an iteration takes some channels of a panel.
+
+    Panels have output channels in the lanes, filters their taps: squares are transposed.
+    """
+    sizes: list[Dim] = [plan.groups, plan.panels, ceil_divide(plan.inputs, _CHANNELS)]
+    taps, width = prod(len(axis.order) for axis in plan.axes), plan.shape.width
+    elements = plan.outputs * plan.inputs * (plan.groups * taps)
+    b = KernelBuilder(name, count=product(sizes), noalias=True)
     partial = b.buffer("t0", plan.dtype, plan.partial.size, "read")
-    group, panel, channel, *taps = unflattened(b, b.iteration, sizes)
-    shape = TileShape(1, plan.shape.vectors, plan.shape.lanes)
-    outer = b.index(0)
-    for tap, size in zip(taps, plan.outer_taps, strict=False):
-        outer = b.add(b.mul(outer, size), tap)
-    row = b.add(b.mul(taps[-1], b.index(plan.inputs)), channel) if plan.joined else channel
-    row = b.add(b.mul(outer, b.index(plan.padded_rows)), row)
-    start = b.add(
-        b.mul(b.add(b.mul(group, b.index(plan.panels)), panel), b.index(plan.panel_size)), b.mul(row, shape.width)
-    )
-    pitch = b.index(plan.panel_size * plan.panels * plan.groups)
-    sums = []
-    for v in range(shape.vectors):
-        at = b.add(start, v * shape.lanes)
-        total = b.load(partial, at, shape.lanes)
-        for _ in range(1, plan.parts):
-            at = b.add(at, pitch)
-            total = b.add(total, b.load(partial, at, shape.lanes))
-        sums.append(total)
-    place = (ZERO, evaluator.index(channel), *(evaluator.index(t) for t in taps))
-    columns = Columns(
-        0,
-        b.mul(panel, shape.width),
-        plan.outputs,
-        shape.vectors,
-        shape.lanes,
-        evaluator.index(group).scaled(plan.outputs),
-    )
-    tile = b.scratch("tile", plan.dtype, shape.width)
-    finish_tile(evaluator, plan.anchor.result, sums, shape, columns, lambda _: place, lambda: tile)
-    return Stage(b.finish(), 20 + 10 * plan.parts * shape.vectors)
+    total = b.buffer(buffer, plan.anchor.result.dtype, elements, "write")
+    group, panel, piece = unflattened(b, b.iteration, sizes)
+    source = b.mul(b.add(b.mul(group, b.index(plan.panels)), panel), b.index(plan.panel_size))
+    low = b.mul(piece, _CHANNELS)
+    high = b.minimum(b.add(low, _CHANNELS), b.index(plan.inputs))
+    length = b.mul(b.sub(high, low), taps)
+    sums = b.scratch("sums", plan.dtype, (_CHANNELS * taps + plan.shape.lanes) * width)
+    with b.loop(low, high, name="channel") as channel, b.loop(0, taps, name="tap") as tap:
+        row = b.mul(_row_of(b, plan, channel.index, tap.index), width)
+        into = b.mul(b.add(b.mul(b.sub(channel.index, low), taps), tap.index), width)
+        for v in range(0, width, plan.shape.lanes):
+            at = b.add(b.add(source, row), v)
+            value = b.load(partial, at, plan.shape.lanes)
+            for _ in range(1, plan.parts):
+                at = b.add(at, b.index(plan.panel_size * plan.panels * plan.groups))
+                value = b.add(value, b.load(partial, at, plan.shape.lanes))
+            b.store(sums, b.add(into, v), value)
+    first = b.mul(panel, width)
+    columns = b.minimum(b.sub(b.index(plan.outputs), first), width)
+    size = square_size(plan.shape)
+    exact_columns = isinstance(plan.outputs, int) and plan.outputs % size == 0
+    exact_rows = isinstance(plan.inputs, int) and plan.inputs % _CHANNELS == 0
+    with b.loop(0, columns, size, name="column") as column, b.loop(0, length, size, name="row") as rows:
+        start = b.add(b.mul(rows.index, width), column.index)
+        square = [b.load(sums, b.add(start, j * width), size) for j in range(size)]
+        output = b.add(b.add(b.mul(group, b.index(plan.outputs)), first), column.index)
+        target = b.mul(b.add(b.mul(output, b.index(plan.inputs)), low), taps)
+        for j, value in enumerate(transposed(b, square) if size > 1 else square):
+            count = None if exact_rows else b.sub(length, rows.index)
+            if not exact_columns:
+                inside = b.compare("lt", b.add(column.index, j), columns)
+                count = b.select(inside, b.index(size) if count is None else count, b.index(0))
+            at = b.add(b.add(target, rows.index), b.index(plan.inputs * (taps * j)))
+            b.store(total, at, b.convert(value, total.dtype), count=count)
+    return Stage(b.finish(), 20 + _CHANNELS * taps * width * plan.parts // 8)
+
+
+def _row_of(b: KernelBuilder, plan: Plan, channel: Value, tap: Value) -> Value:
+    """The row of a panel that holds a tap of an input channel."""
+    row = channel
+    if plan.joined:
+        last = len(plan.axes[-1].order)
+        row = b.add(b.mul(b.modulo(tap, last), b.index(plan.inputs)), channel)
+        tap = b.floor_divide(tap, last)
+    return b.add(b.mul(tap, b.index(plan.padded_rows)), row)
