@@ -1,65 +1,76 @@
 """`python -m benchmarks`: the table of rows, each contestant beside tgc and beside the machine's limits."""
 
+from pathlib import Path
+
 import click
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.harness import PEERS, Measurement, measure_apart
-from benchmarks.limits import Limits, measure
-from benchmarks.workloads import SUITES, workloads
+from benchmarks.chart import draw
+from benchmarks.harness import GENERAL, measure_apart
+from benchmarks.limits import measure
+from benchmarks.report import cells, headings, markdown, row, write_json
+from benchmarks.workloads import SUITES, WORKLOADS
 
 
-def duration(seconds: float) -> str:
-    """Three digits and a unit."""
-    for scale, unit in ((1, "s"), (1e-3, "ms"), (1e-6, "µs")):
-        if seconds >= scale:
-            return f"{seconds / scale:.3g} {unit}"
-    return f"{seconds / 1e-9:.3g} ns"
+def parsed_peers(context: click.Context, parameter: click.Parameter, text: str) -> tuple[str, ...]:
+    """tgc and the peers of a list separated by commas."""
+    peers = tuple(peer for peer in text.split(",") if peer and peer != "tgc")
+    if unknown := [peer for peer in peers if peer not in GENERAL]:
+        raise click.BadParameter(f"{', '.join(unknown)}; there are {', '.join(GENERAL[1:])}")
+    return ("tgc", *peers)
 
 
-def cells(name: str, measured: dict[str, Measurement], peers: list[str], limits: Limits) -> list[str]:
-    """A row of the table: times, tgc's share of the peak, and how many times tgc's time each peer takes."""
-    ours = measured.get("tgc", Measurement(None)).seconds
-    flops = workloads()[name].flops
-    times = [duration(m.seconds) if (m := measured.get(peer)) and m.seconds else "-" for peer in peers]
-    peak = f"{flops / ours / limits.flops:.0%}" if flops and ours else "-"
-    ratios = [
-        f"{m.seconds / ours:.2f}" if ours and (m := measured.get(peer)) and m.seconds else "-"
-        for peer in peers
-        if peer != "tgc"
-    ]
-    return [name, *times, peak, *ratios]
+def parsed_threads(context: click.Context, parameter: click.Parameter, text: str) -> tuple[int, ...]:
+    """Numbers of threads separated by commas."""
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise click.BadParameter(f"{text} is not a list of numbers") from None
 
 
 @click.command()
 @click.option("--suite", type=click.Choice(list(SUITES)), default="quick", show_default=True)
-@click.option("--row", "rows", multiple=True, type=click.Choice(list(workloads())), help="Only these rows.")
-@click.option("--threads", default="1", show_default=True, help="Numbers of threads, separated by commas.")
-@click.option("--peers", default="torch", show_default=True, help="Peers, separated by commas.")
-def main(suite: str, rows: tuple[str, ...], threads: str, peers: str) -> None:
+@click.option("--row", "names", multiple=True, type=click.Choice(list(WORKLOADS)), help="Only these rows.")
+@click.option("--threads", default="1", show_default=True, callback=parsed_threads, help="Separated by commas.")
+@click.option("--peers", default=",".join(GENERAL[1:]), show_default=True, callback=parsed_peers)
+@click.option("--seconds", default=1.0, show_default=True, help="For each contestant of each row.")
+@click.option("--output", type=click.Path(path_type=Path, file_okay=False), help="Where table, JSON and chart go.")
+def main(
+    suite: str,
+    names: tuple[str, ...],
+    threads: tuple[int, ...],
+    peers: tuple[str, ...],
+    seconds: float,
+    output: Path | None,
+) -> None:
     """Measures this machine's limits, then tgc beside its peers."""
-    contestants = ["tgc", *(peer for peer in peers.split(",") if peer)]
-    if unknown := [peer for peer in contestants if peer not in PEERS]:
-        raise click.BadParameter(f"{', '.join(unknown)}; there are {', '.join(PEERS)}", param_hint="--peers")
     console = Console()
-    for count in map(int, threads.split(",")):
-        limits = measure(threads=count)
-        table = Table(
-            title=f"{count} thread(s); limits {limits.flops / 1e9:.0f} GFLOP/s, {limits.bandwidth / 1e9:.1f} GB/s"
-        )
-        table.add_column("row")
-        for heading in [*contestants, "peak", *(f"{peer} / tgc" for peer in contestants[1:])]:
-            table.add_column(heading, justify="right")
-        problems = []
+    rows, limits = [], []
+    for count in threads:
+        limit = measure(threads=count)
+        limits.append(limit)
+        rates = ", ".join(f"{rate / 1e9:.0f} GB/s in {size >> 10} KiB" for size, rate in limit.bandwidths)
+        table = Table(title=f"{count} thread(s); limits {limit.flops / 1e9:.0f} GFLOP/s, {rates}")
+        for index, heading in enumerate(headings(peers)):
+            table.add_column(heading, justify="right" if index else "left")
+        found = []
         with console.status("") as status:
-            for name in rows or SUITES[suite]:
+            for name in names or SUITES[suite]:
                 status.update(name)
-                measured = measure_apart(name, contestants, threads=count)
-                table.add_row(*cells(name, measured, contestants, limits))
-                problems += [f"{name}: {peer}: {m.problem}" for peer, m in measured.items() if m.problem]
+                found.append(row(name, measure_apart(name, peers, threads=count, seconds=seconds), limit))
+                table.add_row(*cells(found[-1], peers))
+                if output is not None:
+                    # a long run that is stopped keeps what it has
+                    output.mkdir(parents=True, exist_ok=True)
+                    write_json(output / "benchmarks.json", [*rows, *found], limits)
         console.print(table)
-        for problem in problems:
+        for problem in (problem for one in found for problem in one.problems):
             console.print(problem, style="red", markup=False, highlight=False, soft_wrap=True)
+        rows += found
+    if output is not None:
+        (output / "benchmarks.md").write_text(markdown(rows, peers), encoding="utf-8")
+        draw(output / "benchmarks.svg", rows)
 
 
 if __name__ == "__main__":

@@ -1,44 +1,64 @@
 """Times contestants fairly: their results agree first; then they take turns, and the best of many rounds counts.
 
-Each row runs in a process of its own, confined to as many CPUs as there are threads, so that no contestant inherits
-another row's threads or caches and one that crashes takes only its row with it.
+Each row runs in a process of its own, confined to as many CPUs as there are threads and with empty compilation caches,
+so that no contestant inherits another row's threads, memory or code, and one that crashes takes only its row with it.
 """
+
+from __future__ import annotations
 
 import argparse
 import importlib
 import json
 import os
+import resource
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
+from benchmarks.models import first_weights
 from benchmarks.processes import ROOT
-from benchmarks.workloads import Contestant, Workload, workloads
+from benchmarks.workload import Array, Contestant, Inputs, Workload
+from benchmarks.workloads import WORKLOADS
 
 PEERS: Mapping[str, str] = {
     "tgc": "benchmarks.peers.tgc_jit",
     "torch": "benchmarks.peers.torch_eager",
+    "torch.compile": "benchmarks.peers.torch_compiled",
+    "jax": "benchmarks.peers.jax_jit",
+    "onnxruntime": "benchmarks.peers.onnx_runtime",
+    "tgc-static": "benchmarks.peers.tgc_static",
 }
+GENERAL = ("tgc", "torch", "torch.compile", "jax", "onnxruntime")  # asked for every row that names no peers
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TGC_NUM_THREADS")
+CACHE_VARIABLES = ("TGC_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR")
 BATCH_SECONDS = 0.01  # one timing spans at least this, so that the clock's own cost does not count
-ROW_SECONDS = 6.0  # per row, shared by the contestants
-MAXIMUM_ROUNDS = 50
+MAXIMUM_ROUNDS = 200
 MINIMUM_ROUNDS = 3
+MAXIMUM_SECONDS = 900.0  # after which a row's process is given up
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """A contestant's best seconds per call, or why there are none."""
+    """A contestant's best seconds per call, or why there are none.
 
-    seconds: float | None
+    ``cold`` and ``warm``: seconds from the model's text to the first result, with an empty and with a full cache.
+    ``memory``: bytes by which a process grew from its loaded framework and inputs to its peak.
+    """
+
+    seconds: float | None = None
+    cold: float | None = None
+    warm: float | None = None
+    memory: float | None = None
     problem: str = ""
 
 
-def disagreement(reference: list[np.ndarray], other: list[np.ndarray], tolerance: float) -> str:
+def disagreement(reference: list[Array], other: list[Array], tolerance: float) -> str:
     """Says how two contestants' outputs differ, or nothing."""
     if [a.shape for a in reference] != [a.shape for a in other]:
         return f"shapes {[a.shape for a in other]}, not {[a.shape for a in reference]}"
@@ -51,47 +71,62 @@ def disagreement(reference: list[np.ndarray], other: list[np.ndarray], tolerance
 
 
 def seconds_per_call(contestant: Contestant, calls: int) -> float:
-    """One timing of so many calls."""
+    """One timing of so many calls, after one that warms the caches and wakes the threads."""
     if contestant.measures_itself:
         return float(contestant.run())
     run = contestant.run
+    run()
     start = time.perf_counter()
     for _ in range(calls):
         run()
     return (time.perf_counter() - start) / calls
 
 
-def build(workload: Workload, peers: list[str]) -> tuple[dict[str, Contestant], dict[str, str]]:
-    """The contestants whose first results agree with the last peer's, and what is wrong with the others.
+def inputs_of(workload: Workload) -> Inputs:
+    """The row's arrays, and its model's first weights: those that tgc's own initialisation gives."""
+    weights = {} if workload.model is None else first_weights(workload.model)
+    return Inputs(workload.arrays(np.random.default_rng(0)), weights)
 
-    tgc comes first among the peers, so it is judged by one that is not tgc where there is any.
+
+def in_short(error: BaseException) -> str:
+    """The first line of what went wrong."""
+    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+
+
+def prepare(
+    workload: Workload, inputs: Inputs, peers: Sequence[str]
+) -> tuple[dict[str, Contestant], dict[str, Measurement]]:
+    """The contestants whose first results agree with the reference's, and what is known of each so far.
+
+    The reference is the first peer that is not tgc itself, where there is any.
     """
     contestants: dict[str, Contestant] = {}
-    problems: dict[str, str] = {}
-    results = {}
+    measured: dict[str, Measurement] = {}
+    results: dict[str, list[Array]] = {}
     for peer in peers:
         try:
-            builder = importlib.import_module(PEERS[peer]).BUILDERS.get(workload.name)
-            if builder is None:
+            module = importlib.import_module(PEERS[peer])
+            start = time.perf_counter()
+            contestant = module.build(workload, inputs)
+            if contestant is None:
                 continue
-            contestants[peer] = builder(workload)
-            if not contestants[peer].measures_itself:
-                results[peer] = contestants[peer].outputs(contestants[peer].run())
+            if not contestant.measures_itself:
+                results[peer] = contestant.outputs(contestant.run())
+            cold = None if contestant.measures_itself else time.perf_counter() - start
+            contestants[peer], measured[peer] = contestant, Measurement(cold=cold)
         except Exception as error:  # noqa: BLE001 (a row that fails says so)
-            contestants.pop(peer, None)
-            problems[peer] = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
-    reference = next(reversed(results.values()), [])
+            measured[peer] = Measurement(problem=in_short(error))
+    judge = next((peer for peer in results if not peer.startswith("tgc")), next(iter(results), ""))
     for peer, result in results.items():
-        if problem := disagreement(reference, result, workload.tolerance):
+        if problem := disagreement(results[judge], result, workload.tolerance):
             del contestants[peer]
-            problems[peer] = problem
-    return contestants, problems
+            measured[peer] = replace(measured[peer], problem=f"{problem} (from {judge})")
+    return contestants, measured
 
 
-def measure_row(name: str, peers: list[str]) -> dict[str, Measurement]:
-    """A row's measurements by peer, in this process."""
-    workload = workloads()[name]
-    contestants, problems = build(workload, peers)
+def time_row(workload: Workload, peers: Sequence[str], *, seconds: float) -> dict[str, Measurement]:
+    """A row's times by peer, in this process: each contestant has about so many seconds."""
+    contestants, measured = prepare(workload, inputs_of(workload), peers)
     calls = {}
     for peer, contestant in contestants.items():
         once = min(seconds_per_call(contestant, 1) for _ in range(1 if contestant.measures_itself else 3))
@@ -99,29 +134,85 @@ def measure_row(name: str, peers: list[str]) -> dict[str, Measurement]:
     best = dict.fromkeys(contestants, float("inf"))
     begin = time.perf_counter()
     for index in range(MAXIMUM_ROUNDS):
-        if index >= MINIMUM_ROUNDS and time.perf_counter() - begin > ROW_SECONDS:
+        if index >= MINIMUM_ROUNDS and time.perf_counter() - begin > seconds * len(contestants):
             break
         for peer, contestant in contestants.items():
             best[peer] = min(best[peer], seconds_per_call(contestant, calls[peer]))
-    measured = {peer: Measurement(seconds) for peer, seconds in best.items()}
-    return measured | {peer: Measurement(None, problem) for peer, problem in problems.items()}
+    return measured | {peer: replace(measured[peer], seconds=found) for peer, found in best.items()}
 
 
-def measure_apart(name: str, peers: list[str], *, threads: int) -> dict[str, Measurement]:
-    """A row's measurements by peer, taken in a process that may use so many CPUs."""
-    cpus = sorted(os.sched_getaffinity(0))[:threads]
-    result = subprocess.run(
-        [sys.executable, "-m", "benchmarks.harness", name, *peers, "--cpus", ",".join(map(str, cpus))],
-        cwd=ROOT,
-        env=os.environ | dict.fromkeys(THREAD_VARIABLES, str(threads)),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+def first_row(workload: Workload, peers: Sequence[str]) -> dict[str, Measurement]:
+    """The time to the first result alone."""
+    return prepare(workload, inputs_of(workload), peers)[1]
+
+
+def resident_bytes() -> float:
+    """The memory of this process that is present now."""
+    return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * float(resource.getpagesize())
+
+
+def memory_row(workload: Workload, peers: Sequence[str]) -> dict[str, Measurement]:
+    """How much this process grows while the first of the peers runs the row a few times."""
+    inputs = inputs_of(workload)
+    importlib.import_module(PEERS[peers[0]])
+    before = resident_bytes()
+    contestants, measured = prepare(workload, inputs, peers[:1])
+    for peer, contestant in contestants.items():
+        for _ in range(3):
+            contestant.run()
+        grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0 - before
+        measured[peer] = replace(measured[peer], memory=grown)
+    return measured
+
+
+def in_process(
+    name: str, peers: Sequence[str], *, threads: int, seconds: float, mode: str, caches: str
+) -> dict[str, Measurement]:
+    """What one mode measures, in a process that may use so many CPUs."""
+    cpus = ",".join(map(str, sorted(os.sched_getaffinity(0))[:threads]))
+    arguments = [name, *peers, "--cpus", cpus, "--seconds", str(seconds), "--mode", mode]
+    settings = dict.fromkeys(THREAD_VARIABLES, str(threads)) | dict.fromkeys(CACHE_VARIABLES, caches)
+    try:
+        result = subprocess.run(
+            [sys.executable, "-m", "benchmarks.harness", *arguments],
+            cwd=ROOT,
+            env=os.environ | settings,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=MAXIMUM_SECONDS,
+        )
+    except subprocess.TimeoutExpired:
+        return {peer: Measurement(problem=f"not done after {MAXIMUM_SECONDS:.0f} s") for peer in peers}
     if result.returncode:
         lines = result.stderr.strip().splitlines() or [""]
-        return {peer: Measurement(None, f"process ended with {result.returncode}: {lines[-1]}") for peer in peers}
+        problem = f"process ended with {result.returncode}: {lines[-1]}"
+        return {peer: Measurement(problem=problem) for peer in peers}
     return {peer: Measurement(**fields) for peer, fields in json.loads(result.stdout.splitlines()[-1]).items()}
+
+
+def measure_apart(
+    name: str, peers: Sequence[str], *, threads: int, seconds: float, compile_times: bool = True
+) -> dict[str, Measurement]:
+    """A row's measurements by peer: times, then tgc's warm start, then memory where the row wants it."""
+    workload = WORKLOADS[name]
+    asked = [peer for peer in peers if peer == "tgc" or not workload.peers or peer in workload.peers]
+    asked += [peer for peer in workload.peers if peer not in GENERAL]
+    with tempfile.TemporaryDirectory() as caches:
+
+        def run(some: Sequence[str], mode: str) -> dict[str, Measurement]:
+            return in_process(name, some, threads=threads, seconds=seconds, mode=mode, caches=caches)
+
+        measured = run(asked, "time")
+        if len(asked) > 1 and all(m.problem for m in measured.values()):
+            # one that ended the process must not hide the others
+            measured = {peer: m for some in asked for peer, m in run([some], "time").items()}
+        if compile_times and (ours := measured.get("tgc")) and ours.cold is not None:
+            measured["tgc"] = replace(ours, warm=run(["tgc"], "first")["tgc"].cold)
+        if workload.memory:
+            for peer in [peer for peer, m in measured.items() if not m.problem]:
+                measured[peer] = replace(measured[peer], memory=run([peer], "memory")[peer].memory)
+    return measured
 
 
 def main() -> None:
@@ -130,10 +221,16 @@ def main() -> None:
     parser.add_argument("row")
     parser.add_argument("peers", nargs="+")
     parser.add_argument("--cpus", required=True)
+    parser.add_argument("--seconds", type=float, required=True)
+    parser.add_argument("--mode", choices=("time", "first", "memory"), required=True)
     arguments = parser.parse_args()
     os.sched_setaffinity(0, {int(cpu) for cpu in arguments.cpus.split(",")})
-    measured = measure_row(arguments.row, arguments.peers)
-    print(json.dumps({peer: {"seconds": m.seconds, "problem": m.problem} for peer, m in measured.items()}))
+    workload = WORKLOADS[arguments.row]
+    if arguments.mode == "time":
+        measured = time_row(workload, arguments.peers, seconds=arguments.seconds)
+    else:
+        measured = (first_row if arguments.mode == "first" else memory_row)(workload, arguments.peers)
+    print(json.dumps({peer: asdict(m) for peer, m in measured.items()}))
 
 
 if __name__ == "__main__":

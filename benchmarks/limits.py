@@ -1,4 +1,4 @@
-"""What this machine can do at most: fused multiply-adds per second in f32, and bytes per second from memory.
+"""What this machine can do at most: fused multiply-adds per second in f32, and bytes per second from each cache.
 
 Both are measured by kernels written here in LLVM IR, so that nothing of tgc is the measure of tgc.
 """
@@ -13,17 +13,32 @@ from dataclasses import dataclass
 import llvmlite.binding as llvm
 import numpy as np
 
-STREAM_BYTES = 1 << 27  # per array: well beyond any cache
+FOOTPRINTS = (1 << 19, 1 << 23, 3 << 27)  # bytes of a thread's three arrays: in L2, in L3, well beyond any cache
 ACCUMULATORS = 12  # more chains than latency x ports of any core, and they fit into 16 registers
 
 
 @dataclass(frozen=True)
 class Limits:
-    """A machine's peak arithmetic rate (FLOP/s, f32) and memory bandwidth (bytes/s), with so many threads."""
+    """A machine's peak arithmetic rate (FLOP/s, f32) and bandwidths (bytes/s), with so many threads.
+
+    ``bandwidths`` holds (footprint in bytes, bytes/s), from the smallest footprint to main memory.
+    """
 
     threads: int
     flops: float
-    bandwidth: float
+    bandwidths: tuple[tuple[int, float], ...]
+
+    def bandwidth(self, footprint: float) -> float:
+        """The rate at which that many bytes can be gone through again and again."""
+        return next(
+            (rate for size, rate in self.bandwidths if footprint <= size * self.threads), self.bandwidths[-1][1]
+        )
+
+    def seconds(self, flops: float | None, moved: float | None, *, peak_share: float = 1.0) -> float | None:
+        """The least time for so many operations and so many bytes; None if neither is known."""
+        bounds = [flops / (self.flops * peak_share)] if flops else []
+        bounds += [moved / self.bandwidth(moved)] if moved else []
+        return max(bounds, default=None)
 
 
 def vector_lanes() -> int:
@@ -67,14 +82,17 @@ done:
 
 
 def triad_kernel(lanes: int) -> str:
-    """STREAM's triad (McCalpin), a[i] = b[i] + 3 c[i], over `count` vectors."""
+    """STREAM's triad (McCalpin), a[i] = b[i] + 3 c[i], over `count` vectors, so many times."""
     vector = f"<{lanes} x float>"
     return f"""
-define void @triad(ptr noalias %a, ptr noalias %b, ptr noalias %c, i64 %count) {{
+define void @triad(ptr noalias %a, ptr noalias %b, ptr noalias %c, i64 %count, i64 %passes) {{
 entry:
+  br label %pass
+pass:
+  %p = phi i64 [ 0, %entry ], [ %q, %end ]
   br label %loop
 loop:
-  %i = phi i64 [ 0, %entry ], [ %j, %loop ]
+  %i = phi i64 [ 0, %pass ], [ %j, %loop ]
   %pa = getelementptr {vector}, ptr %a, i64 %i
   %pb = getelementptr {vector}, ptr %b, i64 %i
   %pc = getelementptr {vector}, ptr %c, i64 %i
@@ -85,7 +103,11 @@ loop:
   store {vector} %sum, ptr %pa, align 4
   %j = add i64 %i, 1
   %more = icmp ult i64 %j, %count
-  br i1 %more, label %loop, label %done
+  br i1 %more, label %loop, label %end
+end:
+  %q = add i64 %p, 1
+  %again = icmp ult i64 %q, %passes
+  br i1 %again, label %pass, label %done
 done:
   ret void
 }}
@@ -127,29 +149,35 @@ def measure(*, threads: int = 1, rounds: int = 20) -> Limits:
     library, _machine = compile_kernels(fma_kernel(lanes) + triad_kernel(lanes))
     pointer, integer = ctypes.c_void_p, ctypes.c_int64
     fma = ctypes.CFUNCTYPE(None, pointer, integer)(library["fma"])
-    triad = ctypes.CFUNCTYPE(None, pointer, pointer, pointer, integer)(library["triad"])
+    triad = ctypes.CFUNCTYPE(None, pointer, pointer, pointer, integer, integer)(library["triad"])
 
     count = 1_000_000
     factors = [np.concatenate([np.full(lanes, 0.5, np.float32), np.ones(lanes, np.float32)]) for _ in range(threads)]
     seconds = best_time([lambda data=data: fma(data.ctypes.data, count) for data in factors], rounds=rounds)
     flops = threads * count * 2 * lanes * ACCUMULATORS / seconds
 
-    a, b, c = (np.ones(STREAM_BYTES // 4, np.float32) for _ in range(3))
-    vectors = a.size // lanes // threads
+    bandwidths = []
+    for footprint in FOOTPRINTS:
+        vectors = footprint // (3 * 4 * lanes)
+        passes = max(1, (FOOTPRINTS[-1] // 8) // footprint)
+        arrays = [[np.ones(vectors * lanes, np.float32) for _ in range(3)] for _ in range(threads)]
 
-    def part(index: int) -> Callable[[], object]:
-        offset = index * vectors * lanes * 4
-        return lambda: triad(a.ctypes.data + offset, b.ctypes.data + offset, c.ctypes.data + offset, vectors)
+        def task(part: list[np.ndarray], *, vectors: int = vectors, passes: int = passes) -> None:
+            a, b, c = (array.ctypes.data for array in part)
+            triad(a, b, c, vectors, passes)
 
-    seconds = best_time([part(index) for index in range(threads)], rounds=max(3, rounds // 4))
-    return Limits(threads, flops, 3 * vectors * threads * lanes * 4 / seconds)
+        tasks = [lambda part=part: task(part) for part in arrays]
+        seconds = best_time(tasks, rounds=max(3, rounds // 2))
+        bandwidths.append((footprint, 3 * 4 * lanes * vectors * passes * threads / seconds))
+    return Limits(threads, flops, tuple(bandwidths))
 
 
 def main() -> None:
     """Prints the limits for one thread and for all."""
     for threads in sorted({1, len(os.sched_getaffinity(0))}):
         limits = measure(threads=threads)
-        print(f"{threads} thread(s): {limits.flops / 1e9:.0f} GFLOP/s f32, {limits.bandwidth / 1e9:.1f} GB/s")
+        rates = ", ".join(f"{rate / 1e9:.1f} GB/s in {size >> 10} KiB" for size, rate in limits.bandwidths)
+        print(f"{threads} thread(s): {limits.flops / 1e9:.0f} GFLOP/s f32; {rates}")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,8 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from benchmarks.workloads import Array, cnn_weights
+from benchmarks.models import cnn, first_weights, train_step
+from benchmarks.workload import Array, Arrays
 from tgc.data import batches, read_idx
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -27,21 +28,16 @@ def load(directory: Path, part: str) -> tuple[Array, Array]:
     return scaled.astype(np.float32), labels.astype(np.int64)
 
 
-def torch_run(weights: dict[str, Array], learning_rate: float) -> tuple[Step, Predict]:
+def torch_run(weights: Arrays, learning_rate: float) -> tuple[Step, Predict]:
     """torch's training step and its prediction."""
     import torch
 
-    from benchmarks.peers.torch_eager import network
-
-    model = network(weights)
-    optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate)
+    model = cnn(torch.nn)
+    model.load_state_dict({name: torch.from_numpy(array.copy()) for name, array in weights.items()})
+    step_tensors = train_step(torch.nn, model, torch.optim.Adam(model.parameters(), lr=learning_rate), "cross_entropy")
 
     def step(x: Array, y: Array) -> float:
-        optimizer.zero_grad()
-        loss = torch.nn.functional.cross_entropy(model(torch.from_numpy(x)), torch.from_numpy(y))
-        loss.backward()
-        optimizer.step()
-        return loss.item()
+        return float(step_tensors(torch.from_numpy(x), torch.from_numpy(y)).item())
 
     def predict(x: Array) -> Array:
         with torch.inference_mode():
@@ -50,26 +46,17 @@ def torch_run(weights: dict[str, Array], learning_rate: float) -> tuple[Step, Pr
     return step, predict
 
 
-def tgc_run(weights: dict[str, Array], learning_rate: float) -> tuple[Step, Predict]:
+def tgc_run(weights: Arrays, learning_rate: float) -> tuple[Step, Predict]:
     """tgc's training step and its prediction, both under `tgc.jit`."""
     import tgc
-    from benchmarks.peers.tgc_jit import network
     from tgc import nn, optim
 
-    model = network(weights)
-    opt = optim.Adam(model.parameters(), lr=learning_rate)
-
-    @tgc.jit
-    def train_step(x: tgc.Tensor, y: tgc.Tensor) -> tgc.Tensor:
-        opt.zero_grad()
-        loss = nn.functional.cross_entropy(model(x), y)
-        loss.backward()
-        opt.step()
-        return loss
-
+    model = cnn(nn)
+    model.load_state_dict(weights)
+    step = tgc.jit(train_step(nn, model, optim.Adam(model.parameters(), lr=learning_rate), "cross_entropy"))
     predict = tgc.jit(model)
     return (
-        lambda x, y: float(train_step(tgc.tensor(x), tgc.tensor(y))),
+        lambda x, y: float(step(tgc.tensor(x), tgc.tensor(y))),
         lambda x: predict(tgc.tensor(x)).numpy(),
     )
 
@@ -104,7 +91,7 @@ def epochs(
 def main(data: Path, count: int, learning_rate: float, only: str | None) -> None:
     """Prints loss, test accuracy and time of each epoch, side by side."""
     train, test = load(data, "train"), load(data, "t10k")
-    weights = cnn_weights(np.random.default_rng(0))
+    weights = first_weights("cnn")
     names = [only] if only else list(RUNS)
     curves = [list(epochs(RUNS[name](weights, learning_rate), train, test, count=count, name=name)) for name in names]
     table = Table(title=f"MNIST, {len(train[0])} images, batches of 32")

@@ -1,130 +1,114 @@
 """tgc: each workload as a user writes it, under `tgc.jit`."""
 
-import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
 
 import tgc
+from benchmarks.models import MODELS, train_step
 from benchmarks.processes import python_seconds
-from benchmarks.workloads import Array, Builder, Contestant, Workload
+from benchmarks.workload import Array, Contestant, Inputs, Workload
 from tgc import nn, optim
 
 Tensor = tgc.Tensor
+functional = nn.functional
 
 
-def tensors(workload: Workload) -> dict[str, Tensor]:
-    return {name: tgc.tensor(array) for name, array in workload.arrays.items()}
+def outputs(result: Any) -> list[Array]:
+    """The result's arrays."""
+    return [part.numpy() for part in (result if isinstance(result, tuple) else (result,))]
 
 
-def outputs(result: Tensor) -> list[Array]:
-    return [result.numpy()]
+def matmul(a: Tensor, b: Tensor, *, transpose_a: bool = False, transpose_b: bool = False) -> Tensor:
+    return (a.mT if transpose_a else a) @ (b.mT if transpose_b else b)
 
 
-class Net(nn.Module):
-    """The two-layer convolutional network for 28 x 28 images."""
-
-    def __init__(self) -> None:
-        self.conv1, self.conv2 = nn.Conv2d(1, 32, 3, padding=1), nn.Conv2d(32, 64, 3, padding=1)
-        self.fc = nn.Linear(64 * 7 * 7, 10)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.conv1(x).relu().max_pool2d(2)
-        x = self.conv2(x).relu().max_pool2d(2)
-        return self.fc(x.flatten(1))
+def convolution(x: Tensor, w: Tensor, **options: int) -> Tensor:
+    return (functional.conv1d if x.ndim == 3 else functional.conv2d)(x, w, **options)
 
 
-def network(weights: Mapping[str, Array]) -> Net:
-    """The network with these weights."""
-    model = Net()
-    model.load_state_dict({name: weights[name] for name in model.state_dict()})
-    return model
+def convolution_transpose(x: Tensor, w: Tensor, **options: int) -> Tensor:
+    return functional.conv_transpose2d(x, w, **options)
 
 
-def gemm(workload: Workload) -> Contestant:
-    t = tensors(workload)
-    product = tgc.jit(lambda a, b: a @ b)
-    return Contestant(lambda: product(t["a"], t["b"]), outputs)
+def convolution_input_gradient(g: Tensor, x: Tensor, w: Tensor, **options: int) -> Tensor:
+    _, pullback = tgc.vjp(lambda x: functional.conv2d(x, w, **options), x)
+    return pullback(g)[0]
 
 
-def conv(workload: Workload) -> Contestant:
-    t = tensors(workload)
-    function = tgc.jit(lambda x, w: nn.functional.conv2d(x, w, padding=1))
-    return Contestant(lambda: function(t["x"], t["w"]), outputs)
+def convolution_filter_gradient(g: Tensor, x: Tensor, w: Tensor, **options: int) -> Tensor:
+    _, pullback = tgc.vjp(lambda w: functional.conv2d(x, w, **options), w)
+    return pullback(g)[0]
 
 
-def softmax(workload: Workload) -> Contestant:
-    t = tensors(workload)
-    function = tgc.jit(lambda x: x.softmax(-1))
-    return Contestant(lambda: function(t["x"]), outputs)
+def black_scholes(spot: Tensor, strike: Tensor, time: Tensor) -> tuple[Tensor, Tensor]:
+    """Prices of calls and puts (Black & Scholes 1973) at a rate of 2 % and a volatility of 30 %."""
+    deviation = 0.3 * time.sqrt()
+    d1 = ((spot / strike).log() + (0.02 + 0.5 * 0.3**2) * time) / deviation
+    d2 = d1 - deviation
+    discounted = strike * (-0.02 * time).exp()
+    upper, lower = 0.5 + 0.5 * (d1 * 0.5**0.5).erf(), 0.5 + 0.5 * (d2 * 0.5**0.5).erf()
+    call = spot * upper - discounted * lower
+    return call, call - spot + discounted
 
 
-def cnn_train_step(workload: Workload) -> Contestant:
-    t = tensors(workload)
-    model = network(workload.arrays)
-    opt = optim.Adam(model.parameters(), lr=1e-3)
-
-    @tgc.jit
-    def step(x: Tensor, y: Tensor) -> Tensor:
-        opt.zero_grad()
-        loss = nn.functional.cross_entropy(model(x), y)
-        loss.backward()
-        opt.step()
-        return loss
-
-    return Contestant(lambda: step(t["x"], t["y"]), outputs)
+def chain(x: Tensor, *, nodes: int) -> Tensor:
+    """A graph of about so many operations: maps, with a sum over rows now and then."""
+    for index in range(nodes // 5):
+        x = (x * 0.5 + float(index % 7)).tanh()
+        x = x - x.mean(-1, keepdims=True)
+    return x
 
 
-def mlp_call(workload: Workload) -> Contestant:
-    t = tensors(workload)
-    model = nn.Sequential(nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 128), nn.ReLU(), nn.Linear(128, 10))
-    for index in range(3):
-        layer = model[2 * index]
-        layer.load_state_dict({name: workload.arrays[f"{index}.{name}"] for name in ("weight", "bias")})
-    call = tgc.jit(model)
-    x = t["x"]
-    return Contestant(lambda: call(x), outputs)
-
-
-FIRST_STEP_SETUP = """
-from benchmarks.peers.tgc_jit import cnn_train_step
-from benchmarks.workloads import workloads
-row = workloads()["cnn-train-step"]
-"""
-FIRST_STEP = "contestant = cnn_train_step(row); contestant.outputs(contestant.run())"
-
-
-def first_step_seconds(cache: str) -> float:
-    return python_seconds(FIRST_STEP, setup=FIRST_STEP_SETUP, environment={"TGC_CACHE_DIR": cache})
-
-
-def compile_cold(workload: Workload) -> Contestant:
-    def run() -> float:
-        with tempfile.TemporaryDirectory() as cache:
-            return first_step_seconds(cache)
-
-    return Contestant(run, measures_itself=True)
-
-
-def compile_warm(workload: Workload) -> Contestant:
-    cache = tempfile.TemporaryDirectory()
-
-    def run() -> float:
-        return first_step_seconds(cache.name)
-
-    run()
-    return Contestant(run, measures_itself=True)
-
-
-def import_time(workload: Workload) -> Contestant:
-    return Contestant(lambda: python_seconds("from tgc import nn, optim, jit"), measures_itself=True)
-
-
-BUILDERS: Mapping[str, Builder] = {
-    "gemm-1024": gemm,
-    "conv3x3-64-56": conv,
-    "softmax-512x1024": softmax,
-    "cnn-train-step": cnn_train_step,
-    "mlp-call-1": mlp_call,
-    "cnn-compile-cold": compile_cold,
-    "cnn-compile-warm": compile_warm,
-    "import": import_time,
+FUNCTIONS: Mapping[str, Callable[..., Any]] = {
+    "matmul": matmul,
+    "convolution": convolution,
+    "convolution_transpose": convolution_transpose,
+    "convolution_input_gradient": convolution_input_gradient,
+    "convolution_filter_gradient": convolution_filter_gradient,
+    "softmax": lambda x: x.softmax(-1),
+    "layer_norm": lambda x, weight, bias: functional.layer_norm(x, (1024,), weight, bias),
+    "rms_norm": lambda x, weight: functional.rms_norm(x, (1024,), weight, eps=1e-6),
+    "gelu_gate": lambda x, g, b: (x * g + b).gelu() * x.sigmoid(),
+    "black_scholes": black_scholes,
+    "sum": lambda x, *, axis: x.sum(axis),
+    "argmax": lambda x, *, axis: x.argmax(axis),
+    "cumsum": lambda x, *, axis: x.cumsum(axis),
+    "transpose": lambda x, *, axes: x.permute(*axes),
+    "concat": lambda x, y, *, axis: x.apply("concatenate", y, attributes={"axis": axis}),
+    "gather": lambda x, index: x[index],
+    "scatter_add": lambda x, index, updates: x.at[index].add(updates),
+    "sort": lambda x: x.apply("sort", attributes={"axis": 0, "descending": False}),
+    "attention": functional.scaled_dot_product_attention,
+    "chain": chain,
 }
+
+
+def function(workload: Workload, inputs: Inputs, *, types: tuple[str, ...]) -> Callable[..., Any]:
+    """What a user would write for the row, compiled where the row says so."""
+    if workload.model is None:
+        return tgc.jit(partial(FUNCTIONS[workload.function], **workload.options))
+    model = MODELS[workload.model](nn)
+    model.load_state_dict(inputs.weights)
+    if workload.function == "infer":
+        return tgc.jit(model)
+    opt = optim.Adam(model.parameters(), lr=1e-3)
+    step = train_step(nn, model, opt, workload.options["loss"])
+    if workload.function == "train_eagerly":
+        # looking at the loss is what runs a step that is not compiled as one
+        return lambda x, y: float(step(x, y))
+    return tgc.jit(step, *types)
+
+
+def contestant(workload: Workload, inputs: Inputs, *, types: tuple[str, ...]) -> Contestant:
+    """The row with dimensions fixed, or open where ``types`` says so."""
+    if workload.function == "import_time":
+        return Contestant(lambda: python_seconds("from tgc import nn, optim, jit"), measures_itself=True)
+    tensors = [tgc.tensor(array) for array in inputs.arrays.values()]
+    run = partial(function(workload, inputs, types=types), *tensors)
+    return Contestant(run) if workload.function == "train_eagerly" else Contestant(run, outputs)
+
+
+def build(workload: Workload, inputs: Inputs) -> Contestant:
+    """The row's contestant."""
+    return contestant(workload, inputs, types=workload.symbolic)

@@ -1,98 +1,126 @@
 """PyTorch, eager, with its own defaults."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
 
 import torch
 from torch import nn
-from torch.nn import functional as F
+from torch.nn import functional
 
+from benchmarks.models import MODELS, train_step
 from benchmarks.processes import python_seconds
-from benchmarks.workloads import Array, Builder, Contestant, Workload
+from benchmarks.workload import Array, Contestant, Inputs, Workload
+
+Tensor = torch.Tensor
 
 
-def tensors(workload: Workload) -> dict[str, torch.Tensor]:
-    return {name: torch.from_numpy(array.copy()) for name, array in workload.arrays.items()}
+def outputs(result: Any) -> list[Array]:
+    """The result's arrays."""
+    parts = result if isinstance(result, tuple) else (result,)
+    return [part.detach().numpy() if isinstance(part, Tensor) else part for part in parts]
 
 
-def outputs(result: torch.Tensor) -> list[Array]:
-    return [result.detach().numpy()]
+def matmul(a: Tensor, b: Tensor, *, transpose_a: bool = False, transpose_b: bool = False) -> Tensor:
+    return (a.mT if transpose_a else a) @ (b.mT if transpose_b else b)
 
 
-class Net(nn.Module):
-    """The two-layer convolutional network for 28 x 28 images."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv1, self.conv2 = nn.Conv2d(1, 32, 3, padding=1), nn.Conv2d(32, 64, 3, padding=1)
-        self.fc = nn.Linear(64 * 7 * 7, 10)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = F.max_pool2d(self.conv1(x).relu(), 2)
-        x = F.max_pool2d(self.conv2(x).relu(), 2)
-        return self.fc(x.flatten(1))
+def convolution(x: Tensor, w: Tensor, **options: int) -> Tensor:
+    return (functional.conv1d if x.ndim == 3 else functional.conv2d)(x, w, **options)
 
 
-def network(weights: Mapping[str, Array]) -> Net:
-    """The network with these weights."""
-    model = Net()
-    model.load_state_dict({name: torch.from_numpy(weights[name].copy()) for name in model.state_dict()})
+def convolution_transpose(x: Tensor, w: Tensor, **options: int) -> Tensor:
+    return functional.conv_transpose2d(x, w, **options)
+
+
+def convolution_input_gradient(g: Tensor, x: Tensor, w: Tensor, **options: int) -> Tensor:
+    return nn.grad.conv2d_input(x.shape, w, g, **options)
+
+
+def convolution_filter_gradient(g: Tensor, x: Tensor, w: Tensor, **options: int) -> Tensor:
+    return nn.grad.conv2d_weight(x, w.shape, g, **options)
+
+
+def black_scholes(spot: Tensor, strike: Tensor, time: Tensor) -> tuple[Tensor, Tensor]:
+    """Prices of calls and puts (Black & Scholes 1973) at a rate of 2 % and a volatility of 30 %."""
+    deviation = 0.3 * time.sqrt()
+    d1 = ((spot / strike).log() + (0.02 + 0.5 * 0.3**2) * time) / deviation
+    d2 = d1 - deviation
+    discounted = strike * (-0.02 * time).exp()
+    upper, lower = 0.5 + 0.5 * (d1 * 0.5**0.5).erf(), 0.5 + 0.5 * (d2 * 0.5**0.5).erf()
+    call = spot * upper - discounted * lower
+    return call, call - spot + discounted
+
+
+def chain(x: Tensor, *, nodes: int) -> Tensor:
+    """A graph of about so many operations: maps, with a sum over rows now and then."""
+    for index in range(nodes // 5):
+        x = (x * 0.5 + float(index % 7)).tanh()
+        x = x - x.mean(-1, keepdim=True)
+    return x
+
+
+FUNCTIONS: Mapping[str, Callable[..., Any]] = {
+    "matmul": matmul,
+    "convolution": convolution,
+    "convolution_transpose": convolution_transpose,
+    "convolution_input_gradient": convolution_input_gradient,
+    "convolution_filter_gradient": convolution_filter_gradient,
+    "softmax": lambda x: x.softmax(-1),
+    "layer_norm": lambda x, weight, bias: functional.layer_norm(x, (1024,), weight, bias),
+    "rms_norm": lambda x, weight: functional.rms_norm(x, (1024,), weight, eps=1e-6),
+    "gelu_gate": lambda x, g, b: functional.gelu(x * g + b) * x.sigmoid(),
+    "black_scholes": black_scholes,
+    "sum": lambda x, *, axis: x.sum() if axis is None else x.sum(axis),
+    "argmax": lambda x, *, axis: x.argmax(axis),
+    "cumsum": lambda x, *, axis: x.cumsum(axis),
+    # a view would move nothing: everybody gives a row-major array
+    "transpose": lambda x, *, axes: x.permute(*axes).contiguous(),
+    "concat": lambda x, y, *, axis: torch.cat((x, y), axis),
+    "gather": lambda x, index: x[index],
+    "scatter_add": lambda x, index, updates: x.index_add(0, index, updates),
+    "sort": lambda x: x.sort().values,
+    "attention": functional.scaled_dot_product_attention,
+    "chain": chain,
+}
+
+
+def arguments(inputs: Inputs) -> list[Tensor]:
+    """The row's arrays as tensors."""
+    return [torch.from_numpy(array.copy()) for array in inputs.arrays.values()]
+
+
+def network(workload: Workload, inputs: Inputs) -> nn.Module:
+    """The row's model with its first weights."""
+    model: nn.Module = MODELS[workload.model or ""](nn)
+    model.load_state_dict({name: torch.from_numpy(array.copy()) for name, array in inputs.weights.items()})
     return model
 
 
-def gemm(workload: Workload) -> Contestant:
-    t = tensors(workload)
-    return Contestant(lambda: t["a"] @ t["b"], outputs)
+def without_gradients(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The same in inference mode."""
 
-
-def conv(workload: Workload) -> Contestant:
-    t = tensors(workload)
-    return Contestant(lambda: F.conv2d(t["x"], t["w"], padding=1), outputs)
-
-
-def softmax(workload: Workload) -> Contestant:
-    t = tensors(workload)
-    return Contestant(lambda: t["x"].softmax(-1), outputs)
-
-
-def cnn_train_step(workload: Workload) -> Contestant:
-    t = tensors(workload)
-    model = network(workload.arrays)
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
-
-    def step() -> torch.Tensor:
-        optimizer.zero_grad()
-        loss = F.cross_entropy(model(t["x"]), t["y"])
-        loss.backward()
-        optimizer.step()
-        return loss
-
-    return Contestant(step, outputs)
-
-
-def mlp_call(workload: Workload) -> Contestant:
-    t = tensors(workload)
-    model = nn.Sequential(nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 128), nn.ReLU(), nn.Linear(128, 10))
-    layers = [layer for layer in model if isinstance(layer, nn.Linear)]
-    for index, layer in enumerate(layers):
-        layer.load_state_dict({name: t[f"{index}.{name}"] for name in ("weight", "bias")})
-    x = t["x"]
-
-    def call() -> torch.Tensor:
+    def run(*arguments: Tensor) -> Any:
         with torch.inference_mode():
-            return model(x)
+            return function(*arguments)
 
-    return Contestant(call, outputs)
-
-
-def import_time(workload: Workload) -> Contestant:
-    return Contestant(lambda: python_seconds("from torch import nn, optim, jit"), measures_itself=True)
+    return run
 
 
-BUILDERS: Mapping[str, Builder] = {
-    "gemm-1024": gemm,
-    "conv3x3-64-56": conv,
-    "softmax-512x1024": softmax,
-    "cnn-train-step": cnn_train_step,
-    "mlp-call-1": mlp_call,
-    "import": import_time,
-}
+def build(workload: Workload, inputs: Inputs) -> Contestant:
+    """The row's contestant."""
+    if workload.function == "import_time":
+        return Contestant(lambda: python_seconds("from torch import nn, optim, jit"), measures_itself=True)
+    if workload.model is None:
+        run = without_gradients(partial(FUNCTIONS[workload.function], **workload.options))
+    elif workload.function == "infer":
+        run = without_gradients(network(workload, inputs))
+    else:
+        model = network(workload, inputs)
+        opt = torch.optim.Adam(model.parameters(), lr=1e-3)
+        run = train_step(nn, model, opt, workload.options["loss"])
+    if workload.function == "train_eagerly":
+        # as where tgc runs it: a step ends when its loss is known
+        step, given = run, arguments(inputs)
+        return Contestant(lambda: float(step(*given)))
+    return Contestant(partial(run, *arguments(inputs)), outputs)
