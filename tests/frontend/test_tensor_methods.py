@@ -155,6 +155,17 @@ def test_dtypes_promote() -> None:
     assert tgc.tensor([True]).sum().dtype is tgc.i64
 
 
+def test_tensors_pass_for_numbers_and_arrays_where_python_asks() -> None:
+    x = tgc.tensor(0.125)
+    assert f"{x:.2f}" == "0.12"
+    assert f"{x}" == "tensor(0.125, dtype=f32)"
+    assert round(math.sqrt(tgc.tensor(9.0))) == 3
+    assert np.mean([tgc.tensor(1.0), tgc.tensor(2.0)]) == 1.5
+    assert [10, 20][tgc.tensor(1)] == 20
+    assert [row.tolist() for row in tgc.tensor([[1], [2]])] == [[1], [2]]
+    assert len(tgc.tensor([1, 2])) == 2
+
+
 def test_tensors_never_alias() -> None:
     array = np.zeros(2, np.float32)
     x = tgc.tensor(array)

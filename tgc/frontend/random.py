@@ -25,6 +25,8 @@ from tgc.ir.types import TensorType
 from tgc.ops import OPS
 from tgc.ops.composite import size_of
 
+_PIECE = 1 << 14
+
 
 class Generator:
     """A stream of random bits: Threefry-2x32-20 in counter mode (Salmon et al., SC 2011).
@@ -80,8 +82,14 @@ class Generator:
         meaning = OPS["random_bits"].evaluate
         if meaning is None:
             raise UserError("random_bits has no meaning in NumPy")
-        types = [TensorType(u32, (size,))]
-        return meaning([self.key.array, self._advance(size)], {"shape": (size,)}, types)[0]
+        first, found = self._advance(size), np.empty(size, np.uint32)
+        # in pieces that stay in the cache
+        for begin in range(0, size, _PIECE):
+            length = min(_PIECE, size - begin)
+            counter = np.add(first, np.uint64(begin))
+            types = [TensorType(u32, (length,))]
+            (found[begin : begin + length],) = meaning([self.key.array, counter], {"shape": (length,)}, types)
+        return found
 
     def numpy_uniform(self, low: float, high: float, shape: Sequence[int]) -> Array:
         """f32 in [low, high) as :func:`uniform` gives them, bit for bit."""

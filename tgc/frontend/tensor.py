@@ -67,6 +67,9 @@ class Tensor(Windows):
         values = np.array2string(self.array, separator=", ", prefix="tensor(")
         return f"tensor({values}, dtype={self.dtype.name})"
 
+    def __format__(self, specification: str) -> str:
+        return format(self.item() if specification and self.shape == () else str(self), specification)
+
     def __iter__(self) -> Iterator[Self]:
         return (self[i] for i in range(len(self)))
 

@@ -1,6 +1,6 @@
 """Modules and layers, in the manner of PyTorch."""
 
-from tgc.nn import functional
+from tgc.nn import functional, utils
 from tgc.nn.attention import MultiheadAttention
 from tgc.nn.containers import ModuleList, Sequential
 from tgc.nn.layers import Conv1d, Conv2d, Conv3d, ConvTranspose2d, Dropout, Embedding, Linear
@@ -60,4 +60,5 @@ __all__ = [
     "Softplus",
     "Tanh",
     "functional",
+    "utils",
 ]

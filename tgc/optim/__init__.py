@@ -1,7 +1,7 @@
 """Optimisers, in the manner of PyTorch."""
 
+from tgc.nn.utils import clip_grad_norm_
 from tgc.optim.adam import Adam, AdamW
-from tgc.optim.clip import clip_grad_norm_
 from tgc.optim.optimizer import Optimizer
 from tgc.optim.sgd import SGD
 

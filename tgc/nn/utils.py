@@ -1,4 +1,4 @@
-"""Clipping of gradients."""
+"""What training loops need besides layers: clipping of gradients."""
 
 from __future__ import annotations
 
