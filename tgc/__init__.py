@@ -35,6 +35,53 @@ _EXPORTS: Mapping[str, str] = {
     "vmap": "tgc.frontend.batching",
     # control flow
     **dict.fromkeys(("cond", "while_loop", "scan", "fori_loop"), "tgc.frontend.control"),
+    # the functions of the Array API standard, and a few more
+    **dict.fromkeys(
+        (
+            "asarray from_dlpack arange linspace full zeros ones empty full_like zeros_like ones_like empty_like "
+            "eye tril triu meshgrid"
+        ).split(),
+        "tgc.frontend.functions.creation",
+    ),
+    **dict.fromkeys(
+        "astype can_cast result_type isdtype finfo iinfo FloatInfo IntegerInfo".split(),
+        "tgc.frontend.functions.data_types",
+    ),
+    **dict.fromkeys(
+        (
+            "abs negative sign square acos acosh asin asinh atan atanh cos cosh erf erfc exp exp2 expm1 log log1p "
+            "log2 log10 reciprocal rsqrt sigmoid sin sinh sqrt tan tanh ceil floor round trunc bitwise_invert "
+            "conj imag isfinite isinf isnan logical_not positive real signbit"
+        ).split(),
+        "tgc.frontend.functions.unary",
+    ),
+    **dict.fromkeys(
+        (
+            "add subtract multiply maximum minimum floor_divide remainder bitwise_and bitwise_or bitwise_xor "
+            "bitwise_left_shift bitwise_right_shift equal not_equal less less_equal greater greater_equal atan2 "
+            "copysign divide hypot logaddexp nextafter logical_and logical_or logical_xor pow"
+        ).split(),
+        "tgc.frontend.functions.binary",
+    ),
+    **dict.fromkeys(
+        (
+            "broadcast_to broadcast_arrays concat stack unstack expand_dims squeeze flip permute_dims moveaxis "
+            "reshape roll tile repeat"
+        ).split(),
+        "tgc.frontend.functions.manipulation",
+    ),
+    **dict.fromkeys(
+        "sum prod max min mean var std all any count_nonzero cumulative_sum cumulative_prod diff".split(),
+        "tgc.frontend.functions.statistical",
+    ),
+    **dict.fromkeys(
+        (
+            "argmax argmin where clip sort argsort searchsorted take take_along_axis nonzero unique_all "
+            "unique_counts unique_inverse unique_values"
+        ).split(),
+        "tgc.frontend.functions.searching",
+    ),
+    **dict.fromkeys("matmul matrix_transpose tensordot vecdot einsum".split(), "tgc.frontend.functions.products"),
 }
 _PACKAGES: Mapping[str, str] = {
     "nn": "tgc.nn",
