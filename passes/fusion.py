@@ -81,7 +81,7 @@ class Fuser:
     def run(self) -> dict[Value, Value]:
         """The new value of every output."""
         self._needs_memory()
-        rules = Merging(self.users, self.leaving, self.max_ops)
+        rules = Merging(self.table, self.users, self.leaving, self.max_ops)
         for node in self.order:
             kind = None if node in self.free or is_alias(node) else fusion_kind(node, self.table)
             self._place(node, kind, rules)

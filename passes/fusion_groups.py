@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from tgc.ir.dims import Dim
-from tgc.ir.graph import Node, Value
+from tgc.ir.graph import Node
 from tgc.ir.kinds import FusionKind, OpKind
 from tgc.ir.opdef import OpTable
 
@@ -132,7 +132,10 @@ def new_group(node: Node, kind: FusionKind, bit: int) -> Group:
 class Merging:
     """The rules. ``users``: the nodes that use a node; ``outputs``: nodes whose values leave the function."""
 
-    def __init__(self, users: Mapping[Node, Collection[Node]], outputs: Collection[Node], most: int) -> None:
+    def __init__(
+        self, table: OpTable, users: Mapping[Node, Collection[Node]], outputs: Collection[Node], most: int
+    ) -> None:
+        self.table = table
         self.users = users
         self.outputs = outputs
         self.most = most
@@ -152,7 +155,7 @@ class Merging:
         rule = RULES.get((producer.kind, consumer.kind))
         if rule is None:
             return f"no schedule takes a {producer.kind.value} into a {consumer.kind.value}"
-        return rule(self, producer, consumer)
+        return rule(self, producer, consumer) or self._misread(producer, consumer)
 
     def pointwise_pointwise(self, producer: Group, consumer: Group) -> str | None:
         leaving = self.leaving(producer, consumer)
@@ -182,8 +185,6 @@ class Merging:
         return self._recomputed(producer, consumer)
 
     def reduction_pointwise(self, producer: Group, consumer: Group) -> str | None:
-        if any(_moves(n) and not _keeps_rows(n, producer) for n in consumer.nodes):
-            return "the reduced values are read at other indices"
         if squeezed(consumer.full) == squeezed(producer.row):
             return None
         if consumer.full == producer.full:
@@ -225,6 +226,26 @@ class Merging:
             for n in consumer.nodes
         )
 
+    def _misread(self, producer: Group, consumer: Group) -> str | None:
+        """A kernel knows reduced values, and what is made of them, at the row's own index alone."""
+        group = consumer if consumer.kind is FusionKind.REDUCTION else producer
+        if group.kind is not FusionKind.REDUCTION:
+            return None
+        nodes = {**producer.nodes, **consumer.nodes}
+        known: dict[Node, bool] = {}
+
+        def reduced(node: Node) -> bool:
+            if node not in known:
+                below = any(reduced(v.node) for v in node.operands if v.node in nodes)
+                known[node] = below or self.table[node.op].kind is OpKind.REDUCE
+            return known[node]
+
+        for node in nodes:
+            if _moves(node) and not _keeps_rows(node, group):
+                if any(v.node in nodes and reduced(v.node) for v in node.operands):
+                    return "the reduced values are read at other indices"
+        return None
+
     def _recomputed(self, producer: Group, consumer: Group) -> str | None:
         """Inlining is refused where an expanding read would compute dear values many times."""
         expands = any(
@@ -243,24 +264,17 @@ def _moves(node: Node) -> bool:
 
 
 def _keeps_rows(node: Node, group: Group) -> bool:
-    """Whether a movement reads reduced values at the row's own index."""
+    """Whether a movement of reduced values reads them at the row's own index."""
     if node.op == "relayout" or is_unit_reshape(node):
         return True
-    if node.op != "broadcast":
-        return not any(_is_reduced(v, group) for v in node.operands)
-    if not any(_is_reduced(v, group) for v in node.operands):
-        return True
+    source = node.operands[0].shape
+    if node.op != "broadcast" or squeezed(source) != squeezed(group.row):
+        return False
     kept = tuple(i for i in range(len(group.full)) if i not in group.axes)
-    target, source = node.attributes["axes"], node.operands[0].shape
-    real = tuple(a for a, d in zip(target, source, strict=True) if d != 1)  # type: ignore[arg-type]
+    real = tuple(a for a, d in zip(node.attributes["axes"], source, strict=True) if d != 1)  # type: ignore[arg-type]
     if node.types[0].shape == group.full:
         return real == tuple(k for k in kept if group.full[k] != 1)
     return squeezed(node.types[0].shape) == squeezed(group.row)
-
-
-def _is_reduced(value: Value, group: Group) -> bool:
-    """Whether a value comes out of the group's reduction and has its row's shape."""
-    return value.node in group.nodes and squeezed(value.shape) == squeezed(group.row)
 
 
 RULES = MappingProxyType(

@@ -1,6 +1,6 @@
 """The schedule of running folds: each line in order, as many lines side by side as lie next to each other in memory.
 
-The order of additions is that of the definition, element by element.
+The order of additions is that of the definition, element by element; what is carried is rounded where it is stored.
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from tgc.dtypes import DType
 from tgc.ir.graph import Graph
 from tgc.ir.kinds import OpKind
 from tgc.ir.opdef import OpTable
@@ -46,9 +45,9 @@ def lower(region: Graph, *, name: str, target: Target, table: OpTable) -> Loweri
     def step(so_far: Value | None, k: Value) -> Value:
         place = builder.sub(last, k) if backwards else k
         offset = builder.add(base, builder.mul(place, builder.index(lines.inner)))
-        here = builder.load(source, offset, lanes, count=left)
-        folded = here if so_far is None else _fold(builder, _FOLDS[anchor.op], so_far, here, type_.dtype)
-        builder.store(out, offset, folded, count=left)
+        here = builder.convert(builder.load(source, offset, lanes, count=left), type_.dtype.compute)
+        folded = here if so_far is None else _fold(builder, _FOLDS[anchor.op], so_far, here)
+        builder.store(out, offset, builder.convert(folded, type_.dtype), count=left)
         return folded
 
     with (
@@ -59,8 +58,6 @@ def lower(region: Graph, *, name: str, target: Target, table: OpTable) -> Loweri
     return Lowering((Stage(builder.finish(), 10 + lines.length * 2),))
 
 
-def _fold(builder: KernelBuilder, op: str, a: Value, b: Value, dtype: DType) -> Value:
-    """One step, rounded to ``dtype``."""
-    wide = dtype.compute
+def _fold(builder: KernelBuilder, op: str, a: Value, b: Value) -> Value:
     method = {"add": builder.add, "mul": builder.mul, "maximum": builder.maximum, "minimum": builder.minimum}[op]
-    return builder.convert(method(builder.convert(a, wide), builder.convert(b, wide)), dtype)
+    return method(a, b)
