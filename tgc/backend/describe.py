@@ -42,8 +42,8 @@ def describe_target(triple: str | None = None, cpu: str | None = None, features:
         own = ",".join(filter(None, (host.features, features)))
         found = replace(host, features=own)
     else:
-        found = replace(baseline(triple or host.triple, cpu), features=features)
-        found = replace(found, triple=triple or host.triple)
+        least = baseline(triple or host.triple, cpu)
+        found = replace(least, features=",".join(filter(None, (least.features, features))))
     if not found.triple.startswith(("x86_64", "amd64")):
         return found
     code = assembly(_PROBE, found)
