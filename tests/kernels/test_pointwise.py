@@ -126,3 +126,23 @@ def test_large_inner_dimensions_are_shared_too() -> None:
     kernel = kernel_of(graph_of(lambda b, x: b.op("sqrt", x), TensorType(f32, (1 << 20,))))
     assert isinstance(kernel.count, int)
     assert 16 <= kernel.count <= 1024
+
+
+def test_pieces_of_a_concatenation_are_read_without_masks() -> None:
+    types = [TensorType(f32, (N, size)) for size in (64, 32, 16)]
+    kernel = kernel_of(graph_of(lambda b, *xs: b.op("concatenate", *xs, attributes={"axis": 1}), *types))
+    assert count_of(kernel, "select", "compare") == 0
+
+
+def test_padding_of_rows_reads_nothing_there(compiled: Callable, rng: np.random.Generator) -> None:
+    def function(b: Builder, x: Value, y: Value) -> Value:
+        zero = b.constant(0.0, f32)
+        left = b.op("pad", x, zero, attributes={"low": (0, 0), "high": (0, 70), "interior": (0, 0)})
+        right = b.op("pad", y, zero, attributes={"low": (0, 33), "high": (0, 0), "interior": (0, 0)})
+        return b.add(left, right)
+
+    graph = graph_of(function, TensorType(f32, (N, 33)), TensorType(f32, (N, 70)))
+    runner = compiled(lower, graph)
+    for n in (0, 1, 9):
+        x, y = (rng.integers(0, 60, (n, size)).astype(np.float32) for size in (33, 70))
+        np.testing.assert_array_equal(runner(x, y)[0], np.concatenate([x, y], 1))

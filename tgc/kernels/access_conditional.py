@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import Final, NamedTuple, Protocol
 
 from tgc.dtypes import i64
+from tgc.errors import CompilerBug
 from tgc.ir import graph
 from tgc.ir.dims import Dim, bounds
 from tgc.ir.graph import Node
@@ -32,6 +33,7 @@ class Reader(Protocol):
     def value(self, v: graph.Value, at: Coordinates, guard: Guard = ...) -> Value: ...
     def number(self, index: Index) -> Value: ...
     def opaque(self, value: Value) -> Index: ...
+    def limits(self, index: Index) -> tuple[int, int] | None: ...
     def divide(self, index: Index, by: Dim) -> tuple[Index, Index]: ...
 
 
@@ -57,9 +59,20 @@ def _conjunction(b: KernelBuilder, conditions: Sequence[Value]) -> Guard:
     return guard
 
 
-def _inside(p: Reader, index: Index, size: Dim, *, below: bool, above: bool) -> list[Value]:
-    """Conditions for ``0 <= index < size``, as far as they are open at the two ends."""
-    b = p.builder
+def _inside(p: Reader, index: Index, size: Dim, *, below: bool, above: bool) -> list[Value] | None:
+    """Conditions for ``0 <= index < size``, as far as they are open at the two ends; None if it never holds."""
+    b, limits = p.builder, p.limits(index)
+    if limits is not None:
+        low, high = limits
+        below = below and low < 0
+        if isinstance(size, int):
+            above = above and high >= size
+            if low >= size:
+                return None
+        if high < 0:
+            return None
+    if not below and not above:
+        return []
     number = p.number(index)
     found = [b.compare("ge", number, 0)] if below else []
     if above:
@@ -79,17 +92,23 @@ def _pad(p: Reader, node: Node, at: Coordinates, guard: Guard) -> Value:
     x, fill = node.operands
     low, high = rules.dims(node.attributes, "low"), rules.dims(node.attributes, "high")
     interior = rules.integers(node.attributes, "interior")
-    read, conditions = [], []
+    read: list[Index] = []
+    conditions: list[Value] = []
     for index, size, before, after, gap in zip(at, x.shape, low, high, interior, strict=True):
         position = index.shifted(0 - before)
+        found: list[Value] | None
         if gap:
             # what lies before the first element must not round towards it
-            conditions += _inside(p, position, size, below=before != 0, above=False)
+            found = _inside(p, position, size, below=before != 0, above=False)
             position, rest = p.divide(position, gap + 1)
             conditions.append(p.builder.compare("eq", p.number(rest), 0))
-            conditions += _inside(p, position, size, below=False, above=True)
+            more = _inside(p, position, size, below=False, above=True)
+            found = None if found is None or more is None else found + more
         else:
-            conditions += _inside(p, position, size, below=before != 0, above=after != 0)
+            found = _inside(p, position, size, below=before != 0, above=after != 0)
+        if found is None:
+            return p.value(fill, (), guard)
+        conditions += found
         read.append(position)
     inside = _conjunction(p.builder, conditions)
     both_hold = guard
@@ -100,20 +119,30 @@ def _pad(p: Reader, node: Node, at: Coordinates, guard: Guard) -> Value:
 
 def _concatenate(p: Reader, node: Node, at: Coordinates, guard: Guard) -> Value:
     b, axis = p.builder, rules.integer(node.attributes, "axis")
-    place = p.number(at[axis])
+    limits = p.limits(at[axis])
     start: Dim = 0
-    result: Value | None = None
+    pieces: list[tuple[graph.Value, Dim, Dim]] = []
     for x in node.operands:
-        if x.shape[axis] == 0:
-            continue
         end = start + x.shape[axis]
-        after = None if start == 0 else b.compare("ge", place, b.index(start))
-        inside = both(b, both(b, guard, after), b.compare("lt", place, b.index(end)))
+        outside = limits is not None and (
+            isinstance(end, int) and end <= limits[0] or isinstance(start, int) and start > limits[1]
+        )
+        if x.shape[axis] != 0 and not outside:
+            pieces.append((x, start, end))
+        start = end
+    if not pieces:
+        return b.constant(0, node.types[0].dtype)
+    place = p.number(at[axis]) if len(pieces) > 1 else None
+    result: Value | None = None
+    for k, (x, start, end) in enumerate(pieces):
+        after = None if place is None or result is None else b.compare("ge", place, b.index(start))
+        inside = both(b, guard, after)
+        if place is not None and k < len(pieces) - 1:
+            inside = both(b, inside, b.compare("lt", place, b.index(end)))
         read = p.value(x, (*at[:axis], at[axis].shifted(0 - start), *at[axis + 1 :]), inside)
         result = read if result is None or after is None else chosen(b, after, read, result)
-        start = end
     if result is None:
-        return b.constant(0, node.types[0].dtype)
+        raise CompilerBug("a concatenation of nothing", stage="schedule")
     return result
 
 
@@ -171,7 +200,10 @@ def _dynamic_update_slice(p: Reader, node: Node, at: Coordinates, guard: Guard) 
             read.append(index)
             continue
         position = index.plus(start.scaled(-1))
-        conditions += _inside(p, position, size, below=True, above=True)
+        found = _inside(p, position, size, below=True, above=True)
+        if found is None:
+            return p.value(x, at, guard)
+        conditions += found
         read.append(position)
     inside = _conjunction(p.builder, conditions)
     both_hold = guard

@@ -26,6 +26,7 @@ from tgc.ops import rules
 from tgc.target import Target
 
 CHUNK_NANOSECONDS = 6000.0
+MOST_PIECES = 6
 
 
 def lower(region: Graph, *, name: str, target: Target, table: OpTable) -> Lowering:
@@ -56,9 +57,10 @@ def _grouped(region: Graph) -> list[list[int]]:
 
 def element_cost(region: Graph, target: Target) -> float:
     """Rough nanoseconds for one element of a pointwise pass."""
-    moved = sum(v.dtype.itemsize for v in (*region.parameters, *region.results) if any(d != 1 for d in v.shape))
-    instructions = sum(weight(node) for node in region.nodes())
-    return 0.015 * moved + 0.25 * instructions / region_lanes(region, target)
+    shape = region.results[0].shape
+    moved = sum(v.dtype.itemsize for v in (*region.parameters, *region.results) if v.shape == shape)
+    instructions = sum(weight(node) for node in region.nodes() if node.types[0].shape == shape)
+    return 0.01 + 0.015 * moved + 0.25 * instructions / region_lanes(region, target)
 
 
 def chunk_elements(cost: float) -> int:
@@ -91,9 +93,18 @@ def _lower_group(region: Graph, group: Sequence[int], name: str, target: Target,
     for i in group:
         evaluator.result(i)
     light = target.masked and sum(weight(node) for node in region.nodes()) <= 6
-    walk_pass = _Pass(evaluator, walk, axes, group, lanes, 4 if light else 1)
+    walk_pass = _Pass(evaluator, walk, axes, group, lanes, 4 if light else 1, _cuts(axes, accesses))
     grid.emit(b, walk_pass.run if turned is None else _Turned(walk_pass, turned).run)
     return Stage(b.finish(), grid.cost(cost))
+
+
+def _cuts(axes: Sequence[Axis], accesses: Pattern) -> tuple[int, ...]:
+    """Where the vector axis is cut, so that in each piece it is known which operand of a concatenation is read."""
+    if not axes or len(axes[-1].loops) != 1 or not isinstance(axes[-1].size, int):
+        return ()
+    (loop,), size = axes[-1].loops, axes[-1].size
+    cuts = sorted({place for number, place in accesses.cuts if number == loop and 0 < place < size})
+    return tuple(cuts) if len(cuts) < MOST_PIECES else ()
 
 
 def store_offset(type_: TensorType, main: TensorType, walk: Walk, loops: Sequence[Index]) -> Index:
@@ -113,6 +124,7 @@ class _Pass:
     group: Sequence[int]
     lanes: int
     unroll: int
+    cuts: tuple[int, ...] = ()
 
     def run(self, outer: Sequence[Value], low: Value | int, high: Value | Dim) -> None:
         evaluator = self.evaluator
@@ -126,11 +138,23 @@ class _Pass:
         for i in () if self.walk.open else self.group:
             top.hoist(evaluator.region.results[i], self.walk.placed(future))
 
-        def body(v: Value, count: Value | None) -> None:
-            index = evaluator.index(v, lane=1, bound=self.axes[-1].size, step=self.lanes)
-            self.element(top.nested(self.lanes, count), [*indices, index])
+        b, size, cuts = evaluator.builder, self.axes[-1].size, self.cuts
+        for start, end in zip((0, *cuts), (*cuts, size), strict=True):
+            # a piece begins anywhere, so that only without cuts positions are multiples of the vector
+            within = (start, end - 1) if cuts and isinstance(end, int) else None
 
-        vector_loop(evaluator.builder, low, high, self.lanes, body, unroll=self.unroll)
+            def body(v: Value, count: Value | None, within: tuple[int, int] | None = within) -> None:
+                step = 1 if within else self.lanes
+                index = evaluator.index(v, lane=1, bound=size, step=step, within=within)
+                self.element(top.nested(self.lanes, count), [*indices, index])
+
+            if within and not (isinstance(low, int) and isinstance(high, int)):
+                first, last = b.maximum(b.index(low), start), b.minimum(b.index(high), b.index(end))
+                vector_loop(b, first, last, self.lanes, body, unroll=self.unroll)
+            elif within:
+                vector_loop(b, start, end, self.lanes, body, unroll=self.unroll)
+            else:
+                vector_loop(b, low, high, self.lanes, body, unroll=self.unroll)
 
     def loops(self, indices: Sequence[Index]) -> list[Index]:
         return loop_indices(self.axes, indices, len(self.walk.sizes))

@@ -42,7 +42,8 @@ def lower(region: Graph, *, name: str, target: Target, table: OpTable) -> Loweri
             raise CompilerBug(f"a reduction writes {v.type}, which has tiles or margins", stage="schedule")
     # lanes of 32 bits whatever the dtypes are: which others are fused must not show in the order of a sum
     lanes = max(1, target.vector_bits // 32)
-    work = sum(weight(node) for node in region.nodes())
+    # what is done for each element of the space; the rest is done once for each result
+    work = sum(weight(node) for node in region.nodes() if node.types[0].shape == found.type.shape)
     cost = element_cost(found, lanes, work)
     ways, vectors = ways_and_vectors(found, lanes, work)
     folds = tuple([tuple(folds_of(level, found.folded)) for level in found.levels])

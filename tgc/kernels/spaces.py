@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from tgc.errors import CompilerBug
@@ -79,12 +79,14 @@ class Pattern:
     """How a computation reads and writes memory: one linear offset for each access, over the numbers of loops.
 
     ``pinned``: loops whose number matters beyond the offsets, so that they cannot be joined with others. ``certain``:
-    parameters that are read at every index, and where, the origin of their layout included.
+    parameters that are read at every index, and where, the origin of their layout included. ``cuts``: pairs of a loop
+    and a number at which another operand, or padding, begins to be read.
     """
 
     offsets: tuple[Index, ...]
     pinned: frozenset[int]
     certain: tuple[tuple[graph.Value, Index], ...] = ()
+    cuts: frozenset[tuple[int, int]] = frozenset()
 
 
 def pattern(
@@ -94,6 +96,7 @@ def pattern(
     offsets: list[Index] = []
     certain: list[tuple[graph.Value, Index]] = []
     pinned: set[int] = set()
+    cuts: set[tuple[int, int]] = set()
     pending = [(v, at, True) for v, at in values]
     seen = set(pending)
     while pending:
@@ -107,13 +110,32 @@ def pattern(
             if always and (layout is None or not layout.tiles):
                 certain.append((v, offset if layout is None else offset.shifted(layout.origin(v.shape))))
             continue
+        cuts.update(_cuts(v.node, at))
         always = always and v.node.op not in CONDITIONAL
         for operand, place in reads(v.node, at, table, pinned):
             read = (operand, place, always)
             if read not in seen:
                 seen.add(read)
                 pending.append(read)
-    return Pattern(tuple(offsets), frozenset(pinned), tuple(certain))
+    return Pattern(tuple(offsets), frozenset(pinned), tuple(certain), frozenset(cuts))
+
+
+def _cuts(node: Node, at: Coordinates) -> Iterator[tuple[int, int]]:
+    """Where along a loop a concatenation or a pad goes from one source to the next."""
+    ends: list[tuple[Index, Dim]] = []
+    if node.op == "concatenate":
+        axis = rules.integer(node.attributes, "axis")
+        end: Dim = 0
+        for operand in node.operands:
+            end = end + operand.shape[axis]
+            ends.append((at[axis], end))
+    elif node.op == "pad" and not any(rules.integers(node.attributes, "interior")):
+        for index, low, size in zip(at, rules.dims(node.attributes, "low"), node.operands[0].shape, strict=True):
+            ends += [(index, low), (index, low + size)]
+    for index, end in ends:
+        place = end - index.constant
+        if len(index.terms) == 1 and index.terms[0][1] == 1 and isinstance(place, int):
+            yield index.terms[0][0], place
 
 
 def reads(node: Node, at: Coordinates, table: OpTable, pinned: set[int]) -> list[tuple[graph.Value, Coordinates]]:
