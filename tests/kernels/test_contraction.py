@@ -88,6 +88,10 @@ def check(actual: Sequence[np.ndarray], graph: Graph, inputs: Sequence[np.ndarra
         ("mk,nk->mn", (1, 100), (70, 100)),
         ("mk,kn->mn", (1, 100), (100, 300)),
         ("mk,nk->mn", (3, 40), (70, 40)),
+        ("mk,nk->mn", (4, 64), (32, 64)),
+        ("k,nk->n", (45,), (70, 45)),
+        ("bsk,nk->bsn", (1, 2, 48), (21, 48)),
+        ("bmk,bnk->bmn", (3, 2, 37), (3, 5, 37)),
         ("mk,kn->mn", (20, 1), (1, 20)),
     ],
 )
@@ -209,6 +213,7 @@ def test_letters_that_nest_are_one_loop() -> None:
 
 
 def test_what_can_be_read_in_place_is_not_packed() -> None:
+    assert stages(lowered("mk,nk->mn", (1, 1024), (1000, 1024))) == ["k"]
     assert stages(lowered("bo,oi->bi", (32, 10), (10, 128))) == ["k"]
     assert stages(lowered("bo,bi->oi", (32, 128), (32, 784))) == ["k"]
     assert stages(lowered("mk,kn->mn", (1, 1000), (1000, 1000))) == ["k"]

@@ -18,6 +18,7 @@ from tgc.ir.opdef import OpTable
 from tgc.kernels.access import Evaluator
 from tgc.kernels.builder import KernelBuilder
 from tgc.kernels.contraction_plan import Plan, plan_contraction, unmerged
+from tgc.kernels.dots import dots_stage, is_dots
 from tgc.kernels.epilogue import Columns, finish_row, finish_tile
 from tgc.kernels.grid import ceil_divide, unflattened
 from tgc.kernels.indices import Index
@@ -35,6 +36,8 @@ _ITERATIONS = 12
 def lower(region: Graph, *, name: str, target: Target, table: OpTable) -> Lowering:
     """The kernels of a contraction with its epilogue."""
     plan = plan_contraction(region, target, table)
+    if is_dots(plan, target):
+        return Lowering((dots_stage(plan, region, name, table),))
     product_stage = _Product(plan, region, name, table).stage()
     if not plan.packed:
         return Lowering((product_stage,))

@@ -69,6 +69,7 @@ class Plan:
 
 
 def plan_convolution(anchor: Node, target: Target) -> Plan:
+    """Which tile, block and panels a convolution or its input gradient gets."""
     windows = Windows.of(anchor.attributes)
     source, filter_ = anchor.operands
     result = anchor.result

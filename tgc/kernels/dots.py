@@ -1,0 +1,116 @@
+"""A few rows times a matrix that lies row by row along the sum, as the weights of dense layers do at batch 1.
+
+Such a product reads the matrix once and is bound by memory: it is not packed. Vectors run along the sum, a few dot
+products at a time, and each is added up across its lanes at the end.
+"""
+
+from __future__ import annotations
+
+from tgc.ir.dims import Dim, product
+from tgc.ir.graph import Graph
+from tgc.ir.opdef import OpTable
+from tgc.kernels.access import Evaluator
+from tgc.kernels.builder import KernelBuilder
+from tgc.kernels.contraction_plan import Plan, unmerged
+from tgc.kernels.epilogue import Columns, finish_row
+from tgc.kernels.grid import ceil_divide, unflattened
+from tgc.kernels.indices import Index
+from tgc.kernels.ir import Buffer, Value
+from tgc.kernels.lowering import Stage
+from tgc.kernels.tile import product_sum
+from tgc.target import Target
+
+_MOST_ROWS = 4
+# dot products at a time
+_SUMS = 8
+# products that are worth an iteration
+_PRODUCTS = 1 << 16
+
+
+def is_dots(plan: Plan, target: Target) -> bool:
+    """Whether the product had better be made of dot products."""
+    depth = plan.sizes[plan.summed[-1]]
+    lanes = plan.shape.lanes
+    if not isinstance(plan.rows, int) or plan.rows > _MOST_ROWS or len(plan.summed) != 1 or not plan.column:
+        return False
+    whole = isinstance(depth, int) and depth % lanes == 0
+    long = not isinstance(depth, int) or depth >= 2 * lanes
+    along = plan.left.stride(plan.summed[-1]) == plan.right.stride(plan.summed[-1]) == 1
+    return along and long and (whole or target.masked) and plan.right.stride(plan.column) != 1
+
+
+def dots_stage(plan: Plan, region: Graph, name: str, table: OpTable) -> Stage:
+    """The kernel: an iteration makes some vectors of columns of all rows."""
+    lanes, depth = plan.shape.lanes, plan.sizes[plan.summed[-1]]
+    rows = plan.rows if isinstance(plan.rows, int) else 1
+    together = max(1, _PRODUCTS // (lanes * max(depth, 1))) if isinstance(depth, int) else 4
+    sizes: list[Dim] = [*(plan.sizes[c] for c in plan.outer), ceil_divide(plan.columns, lanes * together)]
+    b = KernelBuilder(name, count=product(sizes))
+    evaluator = Evaluator(b, region, table)
+    sums = b.scratch("sums", plan.dtype, rows * lanes)
+    *places, group = unflattened(b, b.iteration, sizes)
+    at = {c: evaluator.index(p) for c, p in zip(plan.outer, places, strict=True)}
+    first = b.mul(group, lanes * together)
+    end = b.minimum(b.add(first, lanes * together), b.index(plan.columns))
+    dimension = plan.out.index(plan.column)
+    with b.loop(first, end, lanes, name="columns") as columns:
+        with b.loop(0, lanes, _columns(lanes, rows), name="column") as column:
+            _dots(plan, evaluator, at, b.add(columns.index, column.index), column.index, sums)
+        for m in range(rows):
+            where = dict(at)
+            rest = m
+            for c, size in reversed(list(zip(plan.row, unmerged(plan.row, plan.letter_sizes), strict=True))):
+                where[c] = Index(constant=rest % size) if isinstance(size, int) else Index()
+                rest = rest // size if isinstance(size, int) else rest
+            place = tuple(where.get(c, Index()) for c in plan.out)
+            value = b.load(sums, m * lanes, lanes)
+            finish_row(
+                evaluator,
+                plan.anchor.result,
+                [value],
+                place,
+                Columns(dimension, columns.index, plan.columns, 1, lanes),
+            )
+    return Stage(b.finish(), 20 + depth * (rows * lanes * together) // 40)
+
+
+def _columns(lanes: int, rows: int) -> int:
+    """How many columns are summed at a time: a divisor of the lanes."""
+    count = lanes
+    while count * rows > _SUMS and count > 1:
+        count //= 2
+    return count
+
+
+def _dots(plan: Plan, evaluator: Evaluator, at: dict[str, Index], column: Value, lane: Value, sums: Buffer) -> None:
+    """Dot products of all rows with some columns, to scratch."""
+    b = evaluator.builder
+    lanes, inner = plan.shape.lanes, plan.summed[-1]
+    rows = plan.rows if isinstance(plan.rows, int) else 1
+    count = _columns(lanes, rows)
+    left, right = evaluator.parameter(plan.left.parameter), evaluator.parameter(plan.right.parameter)
+    last = b.sub(b.index(plan.columns), 1)
+    # beyond the last column that one again
+    starts = [
+        evaluator.scalar(plan.right.offset({**at, plan.column: evaluator.index(b.minimum(b.add(column, j), last))}))
+        for j in range(count)
+    ]
+    row = evaluator.scalar(plan.left.offset(at))
+    depth = plan.sizes[inner]
+    whole = isinstance(depth, int) and depth % lanes == 0
+    zero = b.constant(0, plan.dtype, lanes)
+    with b.loop(0, depth, lanes, carried=[zero] * (rows * count), name="k") as loop:
+        valid = None if whole else b.sub(b.index(depth), loop.index)
+        factors = []
+        for m in range(rows):
+            offset = b.add(b.add(row, loop.index), b.index(plan.left.stride(plan.row) * m))
+            factors.append(b.convert(b.load(left, offset, lanes, count=valid), plan.dtype))
+        found = list(loop.carried)
+        for j, start in enumerate(starts):
+            vector = b.convert(b.load(right, b.add(start, loop.index), lanes, count=valid), plan.dtype)
+            for m, factor in enumerate(factors):
+                found[m * count + j] = product_sum(b, vector, factor, found[m * count + j])
+        loop.yield_(*found)
+    for i, total in enumerate(loop.results):
+        m, j = divmod(i, count)
+        b.store(sums, b.add(lane, m * lanes + j), b.reduce("add", total))
