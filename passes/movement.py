@@ -106,11 +106,16 @@ def _slice_of_slice(b: Builder, node: Node, inner: Node) -> Value | None:
     stop: list[Dim] = []
     by = integers(inner, "step")
     for origin, s, low, high in zip(dims(inner, "start"), by, dims(node, "start"), dims(node, "stop"), strict=True):
-        start.append(origin + s * low)
-        if s == 1 or high == low:
-            stop.append(origin + s * high)
+        if s == 1:
+            start.append(origin + low)
+            stop.append(origin + high)
+        elif high == low:
+            # s * low need not be in bounds
+            start.append(origin)
+            stop.append(origin)
         elif _at_least(high - low):
             # the end of the last element, which is in bounds where s * high need not be
+            start.append(origin + s * low)
             stop.append(origin + s * (high - 1) + 1)
         else:
             return None
