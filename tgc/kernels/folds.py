@@ -167,6 +167,7 @@ def _ordered(b: KernelBuilder, value: Value) -> State:
 
 
 def flattened(states: Sequence[State]) -> State:
+    """All values of several states, one after another."""
     return tuple([value for state in states for value in state])
 
 

@@ -66,6 +66,7 @@ class Parts:
 
 
 def state_dtypes(folds: Sequence[Fold]) -> list[DType]:
+    """The dtypes of the values of all states."""
     return [dtype for fold in folds for dtype in fold.state_dtypes]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from passes.fusion_groups import weight
+from passes.fusion_groups import squeezed, weight
 from tgc.errors import CompilerBug
 from tgc.ir import graph
 from tgc.ir.dims import Dim, product
@@ -36,13 +36,10 @@ class Run:
 
 
 def reduced_axes(node: Node) -> tuple[int, ...]:
+    """The dimensions that a reduce node folds."""
     if "axes" in node.attributes:
         return rules.integers(node.attributes, "axes")
     return (rules.integer(node.attributes, "axis"),)
-
-
-def squeezed(shape: Sequence[Dim]) -> tuple[Dim, ...]:
-    return tuple([d for d in shape if d != 1])
 
 
 @dataclass(frozen=True)

@@ -107,11 +107,13 @@ def holds(point: Point, guard: Guard) -> Value | None:
 
 
 def chosen(point: Point, guard: Guard, value: Value, otherwise: Value) -> Value:
+    """``value`` where a guard holds, else ``otherwise``."""
     condition = holds(point, guard)
     return value if condition is None else point.builder.select(condition, value, otherwise)
 
 
 def lowest(dtype: DType) -> float | int:
+    """What no number of a dtype is less than."""
     if dtype.is_float:
         return float("-inf")
     return 0 if dtype.kind == "uint" else -(1 << dtype.bits - 1)
