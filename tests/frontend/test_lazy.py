@@ -8,8 +8,8 @@ import pytest
 
 import tgc
 from tgc import nn, optim
-from tgc.errors import UserError
-from tgc.frontend.trace import lazy_compilations
+from tgc.errors import DTypeError, UserError
+from tgc.frontend.trace import Epoch, lazy_compilations
 
 
 def test_what_is_live_is_computed_together_and_once() -> None:
@@ -196,6 +196,30 @@ def test_state_that_is_assigned_soon_is_seen_at_once() -> None:
     assert doubled.tolist() == [2.0]
     assert norm.running_mean.tolist() == [1.5]
     assert norm.state_dict()["num_batches_tracked"] == 2
+
+
+def test_a_loop_cannot_make_a_graph_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Epoch, "most", 64)
+    x = tgc.tensor([1.0])
+    for _ in range(300):
+        x = x + 1.0
+    before = lazy_compilations()
+    assert x.tolist() == [301.0]
+    # all but the end of it was computed before
+    assert lazy_compilations() - before <= 1
+    y = tgc.tensor([1.0])
+    for _ in range(40):
+        y = y * 1.0
+    assert not y.is_concrete
+
+
+def test_integers_have_no_gradients() -> None:
+    for wrong in (lambda: nn.Parameter([1, 2]), lambda: tgc.tensor([1], requires_grad=True)):
+        with pytest.raises(DTypeError, match="no gradient"):
+            wrong()
+    w = nn.Parameter([1.5])
+    assert not w.astype(tgc.i32).requires_grad
+    assert not (w > 1).requires_grad
 
 
 def test_threads_have_graphs_of_their_own() -> None:

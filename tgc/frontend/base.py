@@ -66,6 +66,8 @@ class BaseTensor:
         tensor.spent = False
         if isinstance(trace, Epoch):
             trace.pending.append(weakref.ref(tensor))
+            if len(trace.pending) > trace.most:
+                evaluate(trace)
         return tensor
 
     @classmethod
@@ -301,12 +303,16 @@ class MutableTensor(BaseTensor):
     @property
     def array(self) -> Array:
         """The state's own array, up to date."""
-        if isinstance(self._epoch, Epoch):
-            evaluate(self._epoch)
+        self.commit()
         array = self._array
         if array is None:
             raise TraceError("a state without an array")
         return array
+
+    def commit(self) -> None:
+        """Computes a value that was assigned soon."""
+        if isinstance(self._epoch, Epoch):
+            evaluate(self._epoch)
 
     def settle(self, array: Array) -> None:
         """Takes over a value that was assigned soon."""
@@ -354,6 +360,8 @@ def assign_soon(pairs: Sequence[tuple[MutableTensor, BaseTensor]]) -> None:
     elif isinstance(trace, Epoch):
         values = [value.value_in(trace) for _, value in pairs]
         for (target, _), new in zip(pairs, values, strict=True):
+            if not target.recorded_in(trace):
+                target.commit()
             trace.leaf(target)
             target._epoch, target._value = trace, new
             trace.assigned[id(target)] = target

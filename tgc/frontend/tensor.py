@@ -8,7 +8,7 @@ from typing import Any, NoReturn, Self
 import numpy as np
 
 from tgc.dtypes import DType, bool_, f32, from_numpy, i64
-from tgc.errors import UserError
+from tgc.errors import DTypeError, UserError
 from tgc.frontend.base import BaseTensor, MutableTensor
 from tgc.frontend.trace import FunctionTrace, Region, Trace, copied, here, no_grad
 from tgc.frontend.windows import Windows
@@ -116,6 +116,8 @@ def tensor(data: Any, *, dtype: DType | None = None, requires_grad: bool = False
     array = np.asarray(data)
     if dtype is None:
         dtype = from_numpy(array.dtype) if isinstance(data, (np.ndarray, np.generic)) else _default(array)
+    if requires_grad and not dtype.is_float:
+        raise DTypeError(f"a tensor of {dtype} has no gradient", hint="pass dtype=tgc.f32", location=here())
     return Tensor(np.array(array, dtype=dtype.numpy, order="C"), requires_grad=requires_grad)
 
 

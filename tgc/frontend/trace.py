@@ -74,8 +74,11 @@ class Trace:
 class Epoch(Trace):
     """The lazy graph of a thread, between two evaluations. Leaves are numbered by first use.
 
-    ``serial`` grows: what an epoch's leaves were computed from lies in epochs before it.
+    ``serial`` grows: what an epoch's leaves were computed from lies in epochs before it. An epoch of more than ``most``
+    tensors is evaluated although nobody looks, so that a loop cannot make a graph without end.
     """
+
+    most = 10_000
 
     def __init__(self) -> None:
         super().__init__()

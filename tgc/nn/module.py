@@ -29,7 +29,7 @@ class Parameter(Variable):
     __slots__ = ()
 
     def __init__(self, data: Any) -> None:
-        super().__init__(tensor(data).array, requires_grad=True)
+        super().__init__(tensor(data, requires_grad=True).array, requires_grad=True)
 
 
 class Buffer(Variable):
