@@ -99,8 +99,9 @@ class Artifact:
         return json.dumps({**content, "digest": manifest_digest(content)}, indent=1, sort_keys=True) + "\n"
 
     def weights(self) -> bytes:
-        """State and constants of the source, as a safetensors file: what the text of a graph names by digest only."""
-        named = {n: s.initial for n, s in self.source.state.items()} | dict(self.source.constants)
+        """State and constants as a safetensors file: what the texts of graphs name by digest only."""
+        named: dict[str, Constant | None] = {n: s.initial for n, s in self.source.state.items()}
+        named |= {**self.compiled.module.constants, **self.source.constants}
         return save({n: c.data for n, c in sorted(named.items()) if c is not None and c.data is not None})
 
 

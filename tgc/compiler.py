@@ -102,13 +102,14 @@ def optimise(module: Module, options: Options) -> Module:
 
 
 def lower_module(module: Module, options: Options | None = None) -> Compiled:
-    """Kernels and programs of a module, passes included.
+    """Kernels and programs of a module, passes included; a module whose memory is planned is taken as it is.
 
     Raises :class:`UserError` for a pipeline that does not end in planned memory.
     """
     options = options or Options()
     target = options.resolved()
-    optimised = optimise(module, options)
+    planned = all(f.workspace is not None for f in module.functions)
+    optimised = module if planned else optimise(module, options)
     if any(f.workspace is None for f in optimised.functions):
         raise UserError(
             "the passes leave memory unplanned, so that there is nothing to compile",

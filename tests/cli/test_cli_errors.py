@@ -120,6 +120,12 @@ def test_text_that_is_malformed_shows_where(folder: Path, capsys: pytest.Capture
     assert "^" in text
 
 
+def test_text_that_breaks_an_invariant_says_which(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "bad.tgc").write_text("module @m { func @f() -> (f32[2]) { %0 = state @missing : f32[2] return %0 } }")
+    for command in (["opt", "bad.tgc"], ["compile", "bad.tgc", "-o", "build"], ["explain", "bad.tgc"]):
+        assert "breaks an invariant" in failure(capsys, *command)
+
+
 def test_weights_that_are_not_there_are_missed(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "weights.tgc").write_text(
         'module @m { constant @w : f32[100] {digest = "sha256:00"}\n'

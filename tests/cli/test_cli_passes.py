@@ -109,3 +109,13 @@ def test_a_pipeline_that_is_none_is_an_error(
 ) -> None:
     assert main(["opt", str(cube), "--passes", passes]) == 1
     assert message in capsys.readouterr().err
+
+
+def test_a_pass_that_does_not_run_cannot_be_looked_at(cube: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["opt", str(cube), "--passes", "cse,dce", "--print-ir-after", "fusion"]) == 1
+    assert "no pass 'fusion' runs\nhelp: these do: cse, dce" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("level", ["-O0", "-O1", "-O2", "-O3"])
+def test_every_level_keeps_the_invariants(level: str, cube: Path) -> None:
+    assert main(["compile", str(cube), "-o", "build", "--emit", "object", "--verify", level]) == 0

@@ -124,6 +124,14 @@ def make_instruments(
     return found
 
 
+def check_names(names: Sequence[str], pipeline: Pipeline) -> None:
+    """Raises :class:`UserError` for names of passes that do not run."""
+    known = list(dict.fromkeys(p.name for p in pipeline.passes))
+    for name in names:
+        if name not in known:
+            raise UserError(f"no pass {name!r} runs", hint=f"these do: {', '.join(known) or 'none'}")
+
+
 def show_times(timing: Timing, rest: Sequence[tuple[str, float]] = ()) -> None:
     """The time of each pass, and of what came after them, on stderr."""
     rows = [f"{1000 * seconds:9.2f} ms  {name}" for name, seconds in rest]

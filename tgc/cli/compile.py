@@ -10,6 +10,7 @@ import click
 from passes.instruments import Timing
 from tgc.artifacts import EMISSIONS, compile_artifact, write
 from tgc.cli.arguments import (
+    check_names,
     dim_option,
     example,
     level_option,
@@ -73,6 +74,7 @@ def compile_command(
     instruments = make_instruments(print_ir_after_all, print_ir_after, print_ir_after_change, verify)
     timing = Timing()
     options = make_options(level, passes, parse_target(target, cpu, features), [timing, *instruments])
+    check_names(print_ir_after, options.passes_in_order())
     begin = perf_counter()
     loaded = load_source(source, dims, name)
     recorded = perf_counter()

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Final
 
 import click
 
 from tgc.cli.arguments import dim_option, example, level_option, make_options, parse_target, target_options
 from tgc.cli.sources import jitted_functions, load_source
 from tgc.inspect.explain import FunctionReport, KernelReport, OperationReport, explain
-from tgc.ir.dims import Dim
+from tgc.ir.dims import Dim, evaluate, symbols
+from tgc.kernels.program import Program
+
+_LONGEST: Final = 60
+_TYPICAL: Final = 32
 
 
 @click.command(
@@ -53,7 +58,7 @@ def _function(report: FunctionReport) -> Iterator[str]:
     yield f"{report.name}({inputs}) -> ({', '.join(map(str, program.outputs))})"
     launches = len(report.kernels)
     yield f"  {launches} kernel{'' if launches == 1 else 's'}, {_count(report.flops, 'FLOP')}"
-    yield f"  {_count(report.bytes, 'B')} read and written, arena of {_count(program.workspace, 'B')}"
+    yield f"  {_count(report.bytes, 'B')} read and written, arena of {_arena(program)}"
     for kernel in report.kernels:
         yield ""
         yield from _kernel(kernel)
@@ -77,6 +82,16 @@ def _kernel(kernel: KernelReport) -> Iterator[str]:
 
 def _short(operation: OperationReport) -> str:
     return f"{operation.op} ({' '.join(operation.lines)})" if operation.lines else operation.op
+
+
+def _arena(program: Program) -> str:
+    """The size of the workspace; of a long expression, what it is for a size."""
+    size = program.workspace
+    if isinstance(size, int) or len(str(size)) <= _LONGEST:
+        return _count(size, "B")
+    sizes = dict.fromkeys(sorted(symbols(size)), _TYPICAL)
+    where = ", ".join(f"{name} = {value}" for name, value in sizes.items())
+    return f"{_count(evaluate(size, sizes), 'B')} for {where}"
 
 
 def _count(amount: Dim, unit: str) -> str:

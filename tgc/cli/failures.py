@@ -72,5 +72,5 @@ def report_bug(error: Exception, command: str) -> str:
     except OSError:
         path = Path(tempfile.gettempdir()) / name
         path.write_text(text, encoding="utf8")
-    first = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return f"this is a fault of tgc itself: {first}\nhelp: {path} reproduces it; please report it with that file"
+    said = "\n".join(str(error).splitlines()[:6]) or type(error).__name__
+    return f"this is a fault of tgc itself: {said}\nhelp: {path} reproduces it; please report it with that file"

@@ -9,9 +9,10 @@ import click
 
 from passes.base import PassContext
 from passes.instruments import Timing
-from passes.pipeline import Pipeline, run_text
+from passes.pipeline import Pipeline
 from tgc.cache import write_atomically
 from tgc.cli.arguments import (
+    check_names,
     example,
     make_instruments,
     parse_passes,
@@ -20,7 +21,10 @@ from tgc.cli.arguments import (
     show_times,
     target_options,
 )
+from tgc.cli.sources import read_module
+from tgc.compiler import reproducible
 from tgc.errors import UserError
+from tgc.ir.printer import print_module
 from tgc.ops import OPS
 
 
@@ -55,14 +59,13 @@ def opt_command(
     text = _read(file)
     timing = Timing()
     instruments = make_instruments(print_ir_after_all, print_ir_after, print_ir_after_change, verify)
-    result = run_text(
-        text,
-        parse_passes(passes) if passes else Pipeline(()),
-        context=PassContext(OPS, parse_target(target, cpu, features)),
-        instruments=[timing, *instruments],
-        source="<stdin>" if file == "-" else file,
-        locations=locations,
-    )
+    pipeline = parse_passes(passes) if passes else Pipeline(())
+    check_names(print_ir_after, pipeline)
+    module = read_module(text, "<stdin>" if file == "-" else file)
+    with reproducible(module, "passes"):
+        context = PassContext(OPS, parse_target(target, cpu, features))
+        optimised = pipeline.run(module, context, instruments=[timing, *instruments])
+    result = print_module(optimised, locations=locations)
     if time_passes:
         show_times(timing)
     if output is None:

@@ -15,11 +15,12 @@ import numpy as np
 from safetensors import SafetensorError, deserialize
 
 from tgc.cli.failures import users_code
-from tgc.errors import ParseError, UserError
+from tgc.errors import ParseError, UserError, VerificationError
 from tgc.frontend.export import described_functions, module_of
 from tgc.frontend.jit import CompiledCallable, Exported
 from tgc.ir.graph import Constant, Module, State
 from tgc.ir.parser import parse_module
+from tgc.ir.verify import verify
 from tgc.ops import OPS
 from tgc.specialise import Range, specialise
 
@@ -47,7 +48,7 @@ def load_source(text: str, dims: tuple[str, ...] = (), name: str | None = None) 
     path = Path(path_text)
     if not path.is_file():
         raise UserError(f"there is no file {path_text}", hint=f"give {_KINDS}")
-    library = name or re.sub(r"\W", "_", path.stem, flags=re.ASCII)
+    library = name or re.sub(r"\W", "_", path.name.split(".")[0], flags=re.ASCII)
     if path.suffix == ".py":
         source = _python_source(path, function, library)
     elif path.suffix == ".tgc":
@@ -141,9 +142,19 @@ def _text_source(path: Path, library: str) -> Source:
         text = path.read_text(encoding="utf8")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read: {error}") from None
-    module = parse_module(text, OPS, source=str(path))
-    weights = path.with_suffix(".safetensors")
+    module = read_module(text, str(path))
+    weights = path.with_name(path.name.split(".")[0] + ".safetensors")
     return Source(library, _with_weights(module, weights) if weights.is_file() else module)
+
+
+def read_module(text: str, source: str) -> Module:
+    """The module that a text states. Raises :class:`ParseError` for one that is malformed or breaks an invariant."""
+    module = parse_module(text, OPS, source=source)
+    try:
+        verify(module, OPS)
+    except VerificationError as error:
+        raise ParseError(f"{source}: {error}") from None
+    return module
 
 
 def _with_weights(module: Module, path: Path) -> Module:

@@ -9,7 +9,7 @@ from tgc.errors import CompilerBug, DTypeError, ShapeError, UserError
 from tgc.ir.dims import Dim, provably_equal
 from tgc.ir.graph import EMPTY, Attributes, Constraint, Graph, Node, Place, Value, intern, lookup, node_key
 from tgc.ir.kinds import OpKind
-from tgc.ir.opdef import OpDef, OpTable
+from tgc.ir.opdef import OpDef, OpTable, own_attributes
 from tgc.ir.types import TensorType
 from tgc.location import Location, Site
 
@@ -112,7 +112,7 @@ class Builder:
             )
         specs = definition.attributes
         missing = [n for n, spec in specs.items() if n not in attributes]
-        unknown = attributes.keys() - specs.keys()
+        unknown = own_attributes(definition, attributes) - specs.keys()
         if unknown or any(specs[n].required for n in missing):
             raise CompilerBug(
                 f"{definition.name}: attributes {sorted(attributes)} given, {sorted(specs)} known", stage="builder"

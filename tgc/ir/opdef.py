@@ -160,6 +160,14 @@ class OpDef:
 
 OpTable: TypeAlias = Mapping[str, OpDef]
 
+# what memory-plan adds to the attributes of control flow and fused regions: where results, regions and carries live
+PLAN_ATTRIBUTES = frozenset({"places", "base", "next"})
+
+
+def own_attributes(definition: OpDef, attributes: Attributes) -> frozenset[str]:
+    """The names of a node's attributes without those of the memory plan."""
+    return frozenset(attributes) - (PLAN_ATTRIBUTES if definition.kind is OpKind.CONTROL else frozenset())
+
 
 def float_info(dtype: DType) -> tuple[float, float]:
     """(unit roundoff, smallest subnormal) of a float dtype: 2**-(p) for p bits of precision.

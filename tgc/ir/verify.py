@@ -25,7 +25,7 @@ from tgc.ir.graph import (
     parameter,
     topological,
 )
-from tgc.ir.opdef import OpTable
+from tgc.ir.opdef import OpTable, own_attributes
 from tgc.ir.printer import print_attribute, print_node
 from tgc.ir.types import TensorType
 
@@ -239,7 +239,7 @@ def _operands_are_as_many_as_the_op_takes(node: Node, module: Module, table: OpT
 
 
 def _attributes_are_those_of_the_op(node: Node, module: Module, table: OpTable) -> Problems:
-    if node.op not in LEAVES and node.attributes.keys() != table[node.op].attributes.keys():
+    if node.op not in LEAVES and own_attributes(table[node.op], node.attributes) != table[node.op].attributes.keys():
         yield f"{node.op} has the attributes {', '.join(table[node.op].attributes) or 'none'}"
 
 
