@@ -9,6 +9,7 @@ import pytest
 import tgc
 from tgc import nn, optim
 from tgc.errors import TraceError, UserError
+from tgc.frontend.export import module_of
 from tgc.frontend.signature import covers, parse_spec
 
 
@@ -84,6 +85,27 @@ def test_settings_of_modules_are_keys_and_come_back() -> None:
     assert 0.0 in np.unique(f(x).numpy())
     assert len(f.specialisations) == 2
     assert f.specialisations[0][1] == "Sequential: training changed"
+
+
+def test_modes_that_a_function_sets_hold_until_it_ends() -> None:
+    model = nn.Dropout(0.5)
+
+    @tgc.jit
+    def predict(x: tgc.Tensor) -> tgc.Tensor:
+        model.eval()
+        return model(x)
+
+    @tgc.jit
+    def train(x: tgc.Tensor) -> tgc.Tensor:
+        model.train()
+        return model(x)
+
+    x = ones(64)
+    for _ in range(3):
+        assert predict(x).tolist() == x.tolist()
+        assert 0.0 in train(x).tolist()
+    assert model.training
+    assert len(predict.specialisations) == len(train.specialisations) == 1
 
 
 def test_state_is_shared_between_compiled_and_lazy_code() -> None:
@@ -233,3 +255,17 @@ def test_methods_can_be_compiled() -> None:
     assert three(ones(1)).tolist() == [3.0]
     two.factor = 5.0
     assert two(ones(1)).tolist() == [5.0]
+
+
+def test_exported_state_has_the_names_of_what_holds_it() -> None:
+    model = nn.Sequential(nn.Linear(2, 3), nn.Dropout(0.5))
+    opt = optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+
+    @tgc.export("f32[n, 2]")
+    def step(x: tgc.Tensor) -> None:
+        opt.zero_grad()
+        model(x).sum().backward()
+        opt.step()
+
+    names = ["0.bias", "0.bias.momentum", "0.weight", "0.weight.momentum", "lr", "random.counter", "random.key"]
+    assert sorted(module_of([step], "library").state) == names

@@ -15,6 +15,7 @@ from tgc.compiler import Options
 from tgc.errors import UserError
 from tgc.frontend.base import MutableTensor
 from tgc.frontend.jit import CompiledCallable, Recorded, record
+from tgc.frontend.random import default_generator
 from tgc.frontend.tree import flatten
 from tgc.ir.builder import Builder
 from tgc.ir.graph import Constant, Function, Module, Node, Place, State, Value, literal, state
@@ -115,6 +116,9 @@ def state_names(functions: Sequence[Callable[..., Any]], tensors: Sequence[Mutab
                 full = f"{variable}.{path}" if clash else path
                 found[id(tensor)] = full
                 taken.add(full)
+    for name, tensor in default_generator().named_state():
+        found.setdefault(id(tensor), f"random.{name}")
+        taken.add(f"random.{name}")
     for tensor in tensors:
         if id(tensor) not in found:
             fresh = next(n for n in (f"state{i}" for i in range(len(taken) + 1)) if n not in taken)

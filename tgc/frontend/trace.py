@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import threading
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Protocol
@@ -118,6 +118,8 @@ class FunctionTrace(Trace):
         self.constants: list[BaseTensor] = []
         self.assigned: dict[int, Value] = {}
         self.touched: dict[int, Any] = {}
+        # what to do when the function was recorded: settings that it changed become what they were
+        self.undo: dict[tuple[int, str], Callable[[], None]] = {}
         self._leaves: dict[int, Value] = {}
 
     def leaf(self, tensor: BaseTensor) -> Value:
@@ -287,6 +289,9 @@ def tracing(trace: Trace) -> Iterator[Trace]:
     finally:
         trace.closed = True
         _CURRENT.reset(token)
+        if isinstance(trace, FunctionTrace):
+            for undo in trace.undo.values():
+                undo()
 
 
 @contextmanager

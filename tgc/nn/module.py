@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,9 @@ class Buffer(Variable):
         super().__init__(tensor(data).array)
 
 
+_ABSENT = object()
+
+
 def _no_forward(self: Module, *arguments: Any) -> Any:
     raise UserError(f"{type(self).__name__} has no forward()", hint="define forward(self, x) in the class")
 
@@ -50,6 +54,7 @@ class Module:
 
     Calling ``super().__init__()`` is not needed. Lists, tuples and dictionaries of modules and tensors are searched
     too. Any other attribute is a setting: a jitted function that used the module is compiled again when one changes.
+    What such a function itself changes, as by ``eval()``, holds until it ends.
 
     >>> import tgc
     >>> from tgc import nn
@@ -65,6 +70,18 @@ class Module:
     training: bool
 
     def __setattr__(self, name: str, value: Any) -> None:
+        trace = function_trace()
+        if trace is not None and (name in self.__dict__ or name == "training"):
+            trace.undo.setdefault((id(self), name), partial(self._restore, name, self.__dict__.get(name, _ABSENT)))
+        self._set(name, value)
+
+    def _restore(self, name: str, value: Any) -> None:
+        if value is _ABSENT:
+            delattr(self, name)
+        else:
+            self._set(name, value)
+
+    def _set(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)
         # what jitted functions compare is rebuilt when it is asked for next
         self.__dict__.pop("_settings", None)
