@@ -19,7 +19,7 @@ from tgc.kernels.grid import ceil_divide, unflattened
 from tgc.kernels.indices import Index
 from tgc.kernels.ir import Buffer, Value
 from tgc.kernels.reduction_plan import ReductionPlan, kept_index
-from tgc.kernels.tree import Tree
+from tgc.kernels.tree import LEVELS, Tree
 from tgc.kernels.vector_loop import tile_loop, vector_loop
 
 
@@ -28,6 +28,7 @@ class Cells:
     """``ways``: accumulators of a fold, part of the order of sums. ``vectors``: vectors of columns in a cell.
 
     ``rolled``: a step is too long to be repeated within a loop. ``scratch``: where a pass keeps values for later ones.
+    ``levels``: how high the tree over the outermost reduced loop is.
     """
 
     evaluator: Evaluator
@@ -38,6 +39,7 @@ class Cells:
     vectors: int
     rolled: bool
     scratch: Mapping[graph.Value, Buffer]
+    levels: int = LEVELS
 
     @property
     def builder(self) -> KernelBuilder:
@@ -198,13 +200,15 @@ class Rows(Cells):
             return self.tree(folds, step, self.lanes)
 
         if not outer:
-            return regrouped(folds, across(point, None, []).fold(low, high))
+            return regrouped(folds, replace(across(point, None, []), levels=self.levels).fold(low, high))
 
         def row(position: Value, count: Value | None, state: State) -> State:
             tree = across(point.nested(), position, self.reduced_indices(position, outer))
             return tree.join(state, tree.fold(0, last))
 
-        return regrouped(folds, replace(self.tree(folds, row, 1), ways=1, rolled=False).fold(low, high))
+        return regrouped(
+            folds, replace(self.tree(folds, row, 1), ways=1, rolled=False, levels=self.levels).fold(low, high)
+        )
 
     def _walk(self, point: Point, kept: Sequence[Index]) -> None:
         """Writes the results of the whole shape."""
@@ -303,7 +307,7 @@ class Columns(Cells):
                 self.save(inner, saved, at, offset)
             return flattened(result)
 
-        return regrouped(folds, self.tree(folds, step, 1).fold(low, high))
+        return regrouped(folds, replace(self.tree(folds, step, 1), levels=self.levels).fold(low, high))
 
     def _walk(self, points: Sequence[Point], columns: Sequence[Sequence[Index]]) -> None:
         plan = self.plan

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from passes.fusion_groups import weight
 from tgc.errors import CompilerBug
@@ -87,16 +87,17 @@ class _Kernels:
             parts.length if not rows else parts.length * estimated(self.plan.folded) / estimated(self.plan.domain)
         )
         first = Grid((parts.count, *kept, 1), 1, 1, 1) if rows else Grid((parts.count, *kept), 1, 1, 1)
-        last = Grid((*kept, 1), 1, 1, 1) if rows else Grid.over(kept, self.lanes * self.vectors)
+        last = Grid((*kept, 1), 1, 1, 1) if rows else Grid.over(kept, self.lanes * MOST_VECTORS)
         joining = 0.05 * estimated(parts.count)
 
         def partial(evaluator: Evaluator) -> Run:
             kind = PartialRows if rows else PartialColumns
-            return kind(*self._fields(evaluator), parts).run
+            return kind(*self._fields(evaluator), levels=parts.inner, parts=parts).run
 
         def joined(evaluator: Evaluator) -> Run:
+            # what follows the folds may be long, and there is little to do: single vectors
             kind = JoinedRows if rows else JoinedColumns
-            return kind(*self._fields(evaluator), parts).run
+            return replace(kind(*self._fields(evaluator), parts=parts), vectors=1).run
 
         stages = (self.stage(f"{name}_parts", first, each, partial), self.stage(name, last, joining, joined))
         return Lowering(stages, temporaries(parts, self.folds[0]))

@@ -38,6 +38,11 @@ class Parts:
     levels: int
     results: int
 
+    @property
+    def inner(self) -> int:
+        """The levels of the tree within a part."""
+        return max(0, LEVELS - 1 - self.levels)
+
     @staticmethod
     def of(plan: ReductionPlan, lanes: int, ways: int) -> Parts | None:
         """None where one pass is as good."""
@@ -113,7 +118,7 @@ def _joined(cells: Cells, parts: Parts, folds: Sequence[Fold], step: Step) -> li
     return regrouped(folds, tree.fold(0, parts.count))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PartialRows(Rows):
     """One part of one row for each iteration; its state is left in memory."""
 
@@ -127,7 +132,7 @@ class PartialRows(Rows):
         _stored(self, self.parts, self.folds[0], flattened(states), offset, None)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class JoinedRows(Rows):
     """Rows whose parts have been folded."""
 
@@ -143,7 +148,7 @@ class JoinedRows(Rows):
         return _joined(self, self.parts, folds, step)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PartialColumns(Columns):
     """One part of some columns for each iteration; their states are left in memory."""
 
@@ -165,7 +170,7 @@ class PartialColumns(Columns):
         tile_loop(self.builder, low, high, self.lanes, self.vectors, tile)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class JoinedColumns(Columns):
     """Columns whose parts have been folded."""
 
