@@ -204,7 +204,7 @@ def common_dtype(operands: list[Any]) -> DType:
     strong: DType | None = None
     for operand in operands:
         if isinstance(operand, BaseTensor):
-            strong = operand.dtype if strong is None else promote(strong, operand.dtype)
+            strong = operand.dtype if strong is None else _promoted(strong, operand.dtype)
         elif not isinstance(operand, SCALARS):
             raise UserError(
                 f"{_described(operand)} beside a tensor",
@@ -217,6 +217,14 @@ def common_dtype(operands: list[Any]) -> DType:
         if not isinstance(operand, BaseTensor):
             strong = scalar_dtype(operand, strong)
     return strong
+
+
+def _promoted(a: DType, b: DType) -> DType:
+    try:
+        return promote(a, b)
+    except DTypeError as error:
+        error.location = here()
+        raise
 
 
 def _described(value: object) -> str:
