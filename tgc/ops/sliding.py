@@ -31,14 +31,15 @@ def pairs(attributes: Attributes, name: str) -> tuple[tuple[int, int], ...]:
 def window_count(size: Dim, window: int, stride: int, padding: tuple[int, int], dilation: int, what: str) -> Dim:
     """How many windows fit along a dimension: ⌊(size + padding − dilation·(window − 1) − 1) / stride⌋ + 1.
 
-    Raises :class:`ShapeError`, starting with ``what``, when not one fits.
+    Raises :class:`ShapeError`, starting with ``what``, when not one fits; of a dimension of nothing, windows of 1 are
+    none.
 
     >>> window_count(28, 3, 2, (1, 1), 1, "convolution")
     14
     """
     span = dilation * (window - 1) + 1
     padded = size + sum(padding)
-    if rules.provably_less(padded, span):
+    if span > 1 and rules.provably_less(padded, span):
         raise ShapeError(f"{what}: a window of {span} does not fit in a dimension of {size} padded to {padded}")
     return (padded - span) // stride + 1
 
