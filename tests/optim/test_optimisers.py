@@ -1,5 +1,6 @@
 """Optimisers against their papers' formulas, step by step in f64."""
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -128,6 +129,16 @@ def test_state_is_named_after_the_parameters_and_travels() -> None:
     }
     with pytest.raises(UserError, match="does not fit"):
         other.load_state_dict({"lr": 1.0})
+
+
+def test_a_copy_goes_on_by_itself() -> None:
+    w, opt = train(CASES["momentum"][0], compiled=False)
+    other_opt, other = copy.deepcopy((opt, w))
+    assert other_opt.parameters[0] is other
+    other.grad = tgc.tensor([1.0, 1.0, 1.0])
+    before = w.tolist()
+    other_opt.step()
+    assert w.tolist() == before != other.tolist()
 
 
 def test_a_parameter_without_a_gradient_stays() -> None:

@@ -9,6 +9,7 @@ import numpy as np
 
 from tgc.errors import TraceError, UserError
 from tgc.frontend.base import MutableTensor, assign_all
+from tgc.frontend.jit import CompiledCallable, jit
 from tgc.frontend.tensor import Tensor, Variable, tensor
 from tgc.frontend.trace import SETTINGS, evaluate_pending, function_trace, here, no_grad, recording
 from tgc.ir.graph import Array
@@ -36,6 +37,7 @@ class Optimizer:
         self.parameters = tuple(parameter for _, parameter in given)
         self._lr = Variable(np.asarray(lr, np.float32))
         self._slots: dict[str, tuple[Variable, ...]] = {}
+        self._compiled: CompiledCallable | None = None
 
     def __setattr__(self, name: str, value: Any) -> None:
         super().__setattr__(name, value)
@@ -69,7 +71,7 @@ class Optimizer:
 
     def settings(self) -> object:
         """The hyperparameters that are compiled in, as one hashable value."""
-        hidden = ("parameters", "_names", "_lr", "_slots")
+        hidden = ("parameters", "_names", "_lr", "_slots", "_compiled")
         items = sorted((k, v) for k, v in self.__dict__.items() if k not in hidden)
         return tuple((k, v) for k, v in items if not isinstance(v, Variable))
 
@@ -78,19 +80,31 @@ class Optimizer:
         raise UserError(f"{type(self).__name__} has no updates()")
 
     def step(self) -> None:
-        """Moves every parameter that has a gradient."""
-        trace = function_trace()
-        if trace is not None:
-            trace.touched[id(self)] = self
+        """Moves every parameter that has a gradient. Outside of compiled functions it is one of its own."""
         gradients = [p.grad for p in self.parameters]
+        if recording() is None:
+            if self._compiled is None:
+                self._compiled = jit(self._assign)
+            self._compiled(gradients)
+            return
+        trace = function_trace()
         if recording() is trace is not None and any(g is not None and not g.recorded_in(trace) for g in gradients):
             raise TraceError(
                 "step() in a compiled function with gradients from outside of it",
                 hint="call zero_grad() and backward() inside of the function too",
                 location=here(),
             )
+        self._assign(gradients)
+
+    def _assign(self, gradients: Sequence[Tensor | None]) -> None:
+        trace = function_trace()
+        if trace is not None:
+            trace.touched[id(self)] = self
         with no_grad():
             assign_all(self.updates(gradients))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_compiled": None}
 
     def zero_grad(self) -> None:
         """Forgets the gradients."""
