@@ -1,4 +1,4 @@
-"""Whole models compile for every architecture that is described, into objects that need nothing but memory functions."""
+"""Whole models compile for every architecture that is described, into objects that need only memory functions."""
 
 import numpy as np
 import pytest
