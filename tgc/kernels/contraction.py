@@ -25,7 +25,7 @@ from tgc.kernels.indices import Index
 from tgc.kernels.ir import Buffer, Value
 from tgc.kernels.lowering import Lowering, Stage
 from tgc.kernels.packing import packing_stage
-from tgc.kernels.tile import accumulate, zeros
+from tgc.kernels.tile import TileShape, accumulate, zeros
 from tgc.kernels.vector_loop import vector_loop
 from tgc.target import Target
 
@@ -159,12 +159,19 @@ class _Product:
     def _rows(self, block: _Block, panel: Value) -> None:
         """The tiles of one panel, from the chunk's first row to its last."""
         b, plan = self.builder, self.plan
-        with b.loop(0, self.height, plan.shape.rows, name="row") as loop:
-            self._tile(block, panel, loop.index)
+        rows, end = plan.shape.rows, self.height
+        if not isinstance(plan.rows, int) and rows > 2:
+            # a last row or two, or a batch of one, by themselves: the same sums in the same order
+            end = b.mul(b.floor_divide(b.add(end, rows - 3), rows), rows)
+        with b.loop(0, end, rows, name="row") as loop:
+            self._tile(block, panel, loop.index, plan.shape)
+        if end is not self.height:
+            single = TileShape(1, plan.shape.vectors, plan.shape.lanes)
+            with b.loop(end, self.height, name="row") as loop:
+                self._tile(block, panel, loop.index, single)
 
-    def _tile(self, block: _Block, panel: Value, row: Value) -> None:
+    def _tile(self, block: _Block, panel: Value, row: Value, shape: TileShape) -> None:
         b, plan, evaluator = self.builder, self.plan, self.evaluator
-        shape = plan.shape
         sums = accumulate(
             b,
             shape,
@@ -184,7 +191,7 @@ class _Product:
             return self._place(b.add(self.low, b.add(row, r)))
 
         complete = None
-        if not isinstance(plan.rows, int) or plan.rows % plan.shape.rows:
+        if shape.rows > 1 and (not isinstance(plan.rows, int) or plan.rows % shape.rows):
             complete = b.compare("le", b.add(row, shape.rows), self.height)
         finish_tile(
             evaluator,
