@@ -174,6 +174,21 @@ def test_a_whole_training_step_is_the_lazy_one() -> None:
         np.testing.assert_array_equal(value, b[name], err_msg=name)
 
 
+def test_gradients_do_not_cross_the_border_of_a_compiled_function() -> None:
+    w = nn.Parameter([1.0])
+
+    def backward() -> None:
+        (w * 3).sum().backward()
+
+    backward()
+    with pytest.raises(TraceError, match="zero_grad"):
+        tgc.jit(backward)()
+    w.grad = None
+    tgc.jit(backward)()
+    with pytest.raises(TraceError, match="zero_grad"):
+        backward()
+
+
 def test_compiled_functions_call_each_other() -> None:
     inner = tgc.jit(lambda x: x * 2)
     outer = tgc.jit(lambda x: inner(x) + inner(x + 1))

@@ -250,10 +250,10 @@ class BaseTensor:
         if have is None:
             self.grad = gradient
             return
-        if isinstance(gradient._epoch, FunctionTrace) and have._epoch is not gradient._epoch:
+        if have._epoch is not trace and any(isinstance(t, FunctionTrace) for t in (trace, have._epoch)):
             raise TraceError(
-                "backward() in a compiled function would add to a gradient from outside of it",
-                hint="call zero_grad() first, inside of the function",
+                "backward() would add to a gradient from the other side of a compiled function's border",
+                hint="call zero_grad() before backward(), on the same side",
                 location=here(),
             )
         self.grad = have.apply("add", gradient)
