@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
@@ -12,7 +12,7 @@ from passes.pipeline import PASSES, Pipeline, parse_pipeline
 from tgc.backend.emit import emit_module
 from tgc.backend.entry import entry_text, kernel_declarations
 from tgc.backend.host import host_target
-from tgc.backend.parallel import compile_modules
+from tgc.backend.parallel import ModuleCompiler
 from tgc.backend.run_text import RUNTIME_DECLARATION
 from tgc.cache import Cache, Entry, cache_key
 from tgc.errors import CompilerBug, TgcError, UserError
@@ -86,7 +86,8 @@ def reproducible(module: Module, stage: str) -> Iterator[None]:
     except UserError:
         raise
     except CompilerBug as bug:
-        bug.ir = bug.ir or print_module(module)
+        if not bug.ir.startswith("module "):
+            bug.ir = print_module(module)
         raise
     except TgcError as error:
         raise CompilerBug(str(error), stage=stage, ir=print_module(module)) from error
@@ -101,10 +102,12 @@ def optimise(module: Module, options: Options) -> Module:
         return pipeline.run(module, PassContext(OPS, options.resolved()), instruments=options.instruments)
 
 
-def lower_module(module: Module, options: Options | None = None) -> Compiled:
+def lower_module(
+    module: Module, options: Options | None = None, *, made: Callable[[Kernel], None] | None = None
+) -> Compiled:
     """Kernels and programs of a module, passes included; a module whose memory is planned is taken as it is.
 
-    Raises :class:`UserError` for a pipeline that does not end in planned memory.
+    ``made`` is called with each kernel as soon as there is one. Raises :class:`UserError` for a pipeline that does not end in planned memory.
     """
     options = options or Options()
     target = options.resolved()
@@ -115,7 +118,7 @@ def lower_module(module: Module, options: Options | None = None) -> Compiled:
             "the passes leave memory unplanned, so that there is nothing to compile",
             hint="end the pipeline with fusion,memory-plan, or with O0, O1, O2 or O3",
         )
-    library = KernelLibrary(OPS, target)
+    library = KernelLibrary(OPS, target, made=made)
     with reproducible(module, "lowering"):
         programs = {
             f.name: program_of(f, library, state=optimised.state, constants=optimised.constants, ranges=module.ranges)
@@ -152,11 +155,20 @@ def compile_function(
 
 
 def _compiled_entry(module: Module, options: Options) -> Entry:
-    compiled = lower_module(module, options)
-    program = compiled.programs[_FUNCTION]
-    with reproducible(module, "code generation"):
-        texts = _texts(compiled, program, options.debug)
-        images = compile_modules(texts, compiled.target, external=frozenset({"tgc_run"}))
+    """Code generation takes most of the time: each kernel is compiled on another thread while the next is made."""
+    target = options.resolved()
+    with ModuleCompiler(target, external=frozenset({"tgc_run"})) as compiler:
+        if options.debug:
+            # the kernels share the record of what went wrong, so they share a module
+            compiled = lower_module(module, options)
+            parts = emit_module(compiled.kernels, target, debug=True)
+        else:
+            compiled = lower_module(module, options, made=lambda kernel: compiler.add(emit_module([kernel], target)))
+            parts = emit_module([], target) + kernel_declarations(compiled.programs.values())
+        program = compiled.programs[_FUNCTION]
+        with reproducible(module, "code generation"):
+            compiler.add(parts + entry_text(program, symbol=_ENTRY) + RUNTIME_DECLARATION)
+            images = compiler.finish()
     computed = {n: c for n, c in compiled.module.constants.items() if n not in module.constants}
     used = {value.name for value in program.constants}
     return Entry(replace(program, steps=()), images, {n: a for n, a in _arrays(computed).items() if n in used})
@@ -164,13 +176,3 @@ def _compiled_entry(module: Module, options: Options) -> Entry:
 
 def _arrays(constants: Mapping[str, Constant]) -> dict[str, Array]:
     return {name: constant.data for name, constant in constants.items() if constant.data is not None}
-
-
-def _texts(compiled: Compiled, program: Program, debug: bool) -> list[str]:
-    """LLVM IR: the entry and each kernel in a module of its own, so that they are compiled side by side."""
-    entry = entry_text(program, symbol=_ENTRY) + RUNTIME_DECLARATION
-    if debug:
-        # the kernels share the record of what went wrong
-        return [emit_module(compiled.kernels, compiled.target, debug=True) + entry]
-    texts = [emit_module([kernel], compiled.target) for kernel in compiled.kernels]
-    return [emit_module([], compiled.target) + kernel_declarations([program]) + entry, *texts]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from passes.base import all_nodes
@@ -25,11 +25,15 @@ from tgc.target import Target
 
 @dataclass
 class KernelLibrary:
-    """The kernels of a module, equal ones once. ``sources``: which fusion node each kernel name came from first."""
+    """The kernels of a module, equal ones once. ``sources``: which fusion node each kernel name came from first.
+
+    ``made`` is called with each kernel as soon as there is one.
+    """
 
     table: OpTable
     target: Target
     prefix: str = "k"
+    made: Callable[[Kernel], None] | None = None
     kernels: dict[str, Kernel] = field(default_factory=dict)
     sources: dict[str, Node] = field(default_factory=dict)
     _lowered: dict[object, Lowering] = field(default_factory=dict)
@@ -44,9 +48,14 @@ class KernelLibrary:
             found = lower(kind, region, name=name, target=self.target, table=self.table)
             self._lowered[key] = found
             for stage in found.stages:
-                self.kernels[stage.kernel.name] = stage.kernel
+                self._add(stage.kernel)
                 self.sources[stage.kernel.name] = node
         return found
+
+    def _add(self, kernel: Kernel) -> None:
+        self.kernels[kernel.name] = kernel
+        if self.made is not None:
+            self.made(kernel)
 
     def counter(self) -> Stage:
         """A kernel that writes the value of its symbol ``i`` to an i64."""
@@ -57,7 +66,7 @@ class KernelLibrary:
             builder.store(out, 0, builder.index(symbol("i")))
             kernel = builder.finish()
             found = self._lowered["counter"] = Lowering((Stage(kernel, 1),))
-            self.kernels[kernel.name] = kernel
+            self._add(kernel)
         return found.stages[0]
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import ctypes
 import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Self
 
 import llvmlite.binding as llvm
 
@@ -29,19 +30,58 @@ def compile_modules(
     >>> len(images)
     2
     """
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    workers = min(threads or allowed, len(texts))
-    if workers > 1:
-        with ThreadPoolExecutor(workers) as pool:
-            images = tuple(pool.map(lambda text: _object(text, target), texts))
-    else:
-        images = tuple(_object(text, target) for text in texts)
-    known = EXTERNAL_SYMBOLS.union(external, *map(defined_symbols, images))
-    for text, image in zip(texts, images, strict=True):
-        unknown = undefined_symbols(image) - known
-        if unknown:
-            raise CompilerBug(f"the object calls {', '.join(sorted(unknown))}", stage="code generation", ir=text)
-    return images
+    with ModuleCompiler(
+        target, external=external, threads=min(threads or available_processors(), len(texts))
+    ) as compiler:
+        for text in texts:
+            compiler.add(text)
+        return compiler.finish()
+
+
+def available_processors() -> int:
+    """How many processors this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class ModuleCompiler:
+    """Compiles modules on threads from the moment they are added: a context, at whose end the threads are gone.
+
+    ``external`` and ``threads`` as in :func:`compile_modules`.
+    """
+
+    def __init__(self, target: Target, *, external: frozenset[str] = frozenset(), threads: int | None = None) -> None:
+        self._target = target
+        self._external = external
+        workers = threads or available_processors()
+        self._pool = ThreadPoolExecutor(workers) if workers > 1 else None
+        self._texts: list[str] = []
+        self._images: list[Future[bytes]] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=failure[0] is not None)
+
+    def add(self, text: str) -> None:
+        """Begins to compile a module."""
+        self._texts.append(text)
+        if self._pool is not None:
+            self._images.append(self._pool.submit(_object, text, self._target))
+
+    def finish(self) -> tuple[bytes, ...]:
+        """The objects, in the order in which the modules were added."""
+        if self._pool is None:
+            images = tuple(_object(text, self._target) for text in self._texts)
+        else:
+            images = tuple(image.result() for image in self._images)
+        known = EXTERNAL_SYMBOLS.union(self._external, *map(defined_symbols, images))
+        for text, image in zip(self._texts, images, strict=True):
+            unknown = undefined_symbols(image) - known
+            if unknown:
+                raise CompilerBug(f"the object calls {', '.join(sorted(unknown))}", stage="code generation", ir=text)
+        return images
 
 
 def _object(text: str, target: Target) -> bytes:
