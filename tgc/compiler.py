@@ -107,7 +107,8 @@ def lower_module(
 ) -> Compiled:
     """Kernels and programs of a module, passes included; a module whose memory is planned is taken as it is.
 
-    ``made`` is called with each kernel as soon as there is one. Raises :class:`UserError` for a pipeline that does not end in planned memory.
+    ``made`` is called with each kernel as soon as there is one. Raises :class:`UserError` for a pipeline that does not
+    end in planned memory.
     """
     options = options or Options()
     target = options.resolved()
