@@ -62,7 +62,8 @@ def _body(b: GraphBuilder, operands: Sequence[Value], attributes: Attributes) ->
     elif isinstance(q.shape[-1], int):
         factor = b.constant(1 / math.sqrt(q.shape[-1]) if q.shape[-1] else 1.0, q.dtype)
     else:
-        factor = b.op("rsqrt", size_of(b, q.shape, (rank - 1,), q.dtype))
+        size = size_of(b, q.shape, (rank - 1,), q.dtype)
+        factor = b.op("rsqrt", b.op("maximum", size, b.constant(1.0, q.dtype)))
     scores = b.mul(b.contract(q, k, f"{letters}XZ,{letters}YZ->{letters}XY"), factor)
     masked = b.full_like(scores, _MASKED)
     if len(operands) == 4:
