@@ -189,6 +189,23 @@ def test_gradients_do_not_cross_the_border_of_a_compiled_function() -> None:
         backward()
 
 
+def test_neither_arguments_nor_results_alias_state() -> None:
+    w = tgc.Variable(np.ones(300, np.float32))
+
+    @tgc.jit
+    def step(x: tgc.Tensor) -> tuple[tgc.Tensor, tgc.Tensor]:
+        w.assign(w.flip() * 2)
+        w.assign(w + x)
+        return w, x
+
+    before = w.emit(lambda builder, x: x)
+    after, given = step(w)
+    assert set(after.tolist()) == {3.0}
+    assert set(given.tolist()) == set(before.tolist()) == {1.0}
+    w.assign(w * 0)
+    assert set(after.tolist()) == {3.0}
+
+
 def test_compiled_functions_call_each_other() -> None:
     inner = tgc.jit(lambda x: x * 2)
     outer = tgc.jit(lambda x: inner(x) + inner(x + 1))

@@ -127,7 +127,7 @@ class _Specialisation:
         assigned = [recorded.state[int(name[1:])] for name, _ in recorded.function.assigns]
         for tensor in assigned:
             tensor.written_by(self._writes)
-        self._assigns = bool(assigned)
+        self.assigns = bool(assigned)
         self._call = compiled.bind([recorded.state[int(value.name[1:])].array for value in compiled.program.state])
         types = [value.type for value in recorded.function.results]
         self._single = recorded.structure == "*" and recorded.tensors == (True,)
@@ -159,7 +159,7 @@ class _Specialisation:
 
     def run(self, arrays: Sequence[Array]) -> Any:
         """One native call."""
-        if self._assigns:
+        if self.assigns:
             evaluate_pending()
             results = self._call(*arrays)
             self._writes.count += 1
@@ -233,6 +233,11 @@ class CompiledCallable:
             else:
                 statics.append((type(leaf), struct.pack("<d", leaf) if type(leaf) is float else leaf))
         found = self._find((structure, *statics), types, leaves, structure)
+        if found.assigns:
+            # an argument that is state keeps the value that it had
+            given = [leaf for leaf in leaves if isinstance(leaf, (BaseTensor, np.ndarray))]
+            shared = [isinstance(leaf, BaseTensor) and leaf.is_mutable for leaf in given]
+            arrays = [copied(array) if state else array for array, state in zip(arrays, shared, strict=True)]
         simple = not kwargs and all(type(argument) is Tensor for argument in args)
         self._recent = (tuple(types), found) if simple else None
         return found.run(arrays)
