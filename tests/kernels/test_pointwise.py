@@ -146,3 +146,25 @@ def test_padding_of_rows_reads_nothing_there(compiled: Callable, rng: np.random.
     for n in (0, 1, 9):
         x, y = (rng.integers(0, 60, (n, size)).astype(np.float32) for size in (33, 70))
         np.testing.assert_array_equal(runner(x, y)[0], np.concatenate([x, y], 1))
+
+
+@pytest.mark.parametrize("dtype", [f32, bf16, i64], ids=str)
+def test_results_that_lie_across_are_written_in_tiles(
+    dtype: DType, compiled: Callable, rng: np.random.Generator
+) -> None:
+    last = Layout((0, 2, 3, 1))
+    shape = (N, 20, 3, 7)
+
+    def function(b: Builder, x: Value, y: Value) -> tuple[Value, ...]:
+        total = b.add(x, y)
+        turned = b.op("relayout", total, attributes={"type": TensorType(dtype, shape, last)})
+        return total, turned, b.op("relayout", b.mul(x, y), attributes={"type": turned.type}), b.op("gt", x, y)
+
+    graph = graph_of(function, TensorType(dtype, shape, last), TensorType(dtype, shape, last))
+    (stage,) = lower(graph, name="kernel", target=AVX512, table=OPS).stages
+    assert not any(op.name in ("gather", "scatter") and op.buffer.name != "r3" for op in stage.kernel.walk())
+    runner = compiled(lower, graph)
+    for n in (0, 1, 3):
+        inputs = [rng.integers(0, 12, (n, 20, 3, 7)).astype(dtype.numpy) for _ in range(2)]
+        for actual, expected in zip(runner(*inputs), run_graph(graph, inputs), strict=True):
+            np.testing.assert_array_equal(actual, expected)

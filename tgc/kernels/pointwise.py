@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import log2
+from types import MappingProxyType
 
 from passes.fusion_groups import weight
 from tgc.ir import graph
 from tgc.ir.dims import Dim
 from tgc.ir.graph import Graph
 from tgc.ir.opdef import OpTable
-from tgc.ir.types import TensorType
+from tgc.ir.types import Layout, TensorType
 from tgc.kernels.access import FUTURE, Evaluator, Point
 from tgc.kernels.access_conditional import Guard, both, chosen
 from tgc.kernels.builder import KernelBuilder
@@ -27,6 +28,7 @@ from tgc.target import Target
 
 CHUNK_NANOSECONDS = 6000.0
 MOST_PIECES = 6
+NOTHING: Mapping[int, tuple[Buffer, Value]] = MappingProxyType({})
 
 
 def lower(region: Graph, *, name: str, target: Target, table: OpTable) -> Lowering:
@@ -70,15 +72,17 @@ def chunk_elements(cost: float) -> int:
 
 def _lower_group(region: Graph, group: Sequence[int], name: str, target: Target, table: OpTable) -> Stage:
     results = [region.results[i] for i in group]
-    walk = memory_walk(results[0].type)
+    main = _main_type(region, results)
+    walk = memory_walk(main)
     accesses = pattern([(v, walk.at) for v in results], table)
     numbers = [Index(((n, 1),)) for n in range(len(walk.sizes))]
-    stores = tuple([store_offset(v.type, results[0].type, walk, numbers) for v in results])
+    stores = tuple([store_offset(v.type, main, walk, numbers) for v in results])
     pinned = accesses.pinned | {n for d in walk.open for n, _ in walk.at[d].terms}
     axes = joined(walk.sizes, Pattern(accesses.offsets + stores, frozenset(pinned)))
     cost = element_cost(region, target)
     lanes = region_lanes(region, target) if axes else 1
-    turned = None if walk.open else Transposition.of(axes, accesses, lanes)
+    written = list(zip(group, results, stores, strict=True))
+    turned = None if walk.open else Transposition.of(axes, accesses, lanes, written)
     if turned is None:
         grid = Grid.over([axis.size for axis in axes], chunk_elements(cost))
     else:
@@ -93,9 +97,21 @@ def _lower_group(region: Graph, group: Sequence[int], name: str, target: Target,
     for i in group:
         evaluator.result(i)
     light = target.masked and sum(weight(node) for node in region.nodes()) <= 6
-    walk_pass = _Pass(evaluator, walk, axes, group, lanes, 4 if light else 1, _cuts(axes, accesses))
+    walk_pass = _Pass(evaluator, walk, main, axes, group, lanes, 4 if light else 1, _cuts(axes, accesses))
     grid.emit(b, walk_pass.run if turned is None else _Turned(walk_pass, turned).run)
     return Stage(b.finish(), grid.cost(cost))
+
+
+def _main_type(region: Graph, results: Sequence[graph.Value]) -> TensorType:
+    """In whose memory to walk: what has margins or tiles, else the order in which the most bytes lie."""
+    first = results[0].type
+    if first.layout is not None and (first.layout.tiles or first.layout.margins):
+        return first
+    weights: dict[tuple[int, ...], int] = {first.order: 0}
+    for v in (*results, *region.parameters):
+        if v.shape == first.shape:
+            weights[v.type.order] = weights.get(v.type.order, 0) + v.dtype.itemsize
+    return first.with_layout(Layout(max(weights, key=weights.__getitem__)))
 
 
 def _cuts(axes: Sequence[Axis], accesses: Pattern) -> tuple[int, ...]:
@@ -120,6 +136,7 @@ class _Pass:
 
     evaluator: Evaluator
     walk: Walk
+    main: TensorType
     axes: Sequence[Axis]
     group: Sequence[int]
     lanes: int
@@ -159,7 +176,10 @@ class _Pass:
     def loops(self, indices: Sequence[Index]) -> list[Index]:
         return loop_indices(self.axes, indices, len(self.walk.sizes))
 
-    def element(self, point: Point, indices: Sequence[Index]) -> None:
+    def element(
+        self, point: Point, indices: Sequence[Index], aside: Mapping[int, tuple[Buffer, Value]] = NOTHING
+    ) -> None:
+        """The results at one place. Those that are put ``aside`` go to a buffer and an offset of it instead."""
         evaluator, b = self.evaluator, self.evaluator.builder
         loops = self.loops(indices)
         at = self.walk.placed(loops)
@@ -170,11 +190,14 @@ class _Pass:
             inside = both(b, inside, b.compare("ge", number, 0))
             inside = both(b, inside, b.compare("lt", number, b.index(results[self.group[0]].shape[d])))
         values = [point.value(results[i], at, inside) for i in self.group]
-        main = results[self.group[0]].type
         for i, value in zip(self.group, values, strict=True):
             type_ = results[i].type
-            offset = store_offset(type_, main, self.walk, loops)
-            if type_.layout == main.layout:
+            if i in aside:
+                buffer, place = aside[i]
+                b.store(buffer, place, b.splat(value, point.lanes))
+                continue
+            offset = store_offset(type_, self.main, self.walk, loops)
+            if type_.layout == self.main.layout:
                 for condition in inside:
                     if condition is not None:
                         value = chosen(b, condition, value, b.constant(0, type_.dtype))
@@ -185,7 +208,7 @@ class _Pass:
 
 @dataclass(frozen=True)
 class _Turned:
-    """A pass in square tiles, for leaves that are contiguous along another axis than the results."""
+    """A pass in square tiles, for what is contiguous along another axis than the one that vectors go along."""
 
     base: _Pass
     turned: Transposition
@@ -197,6 +220,8 @@ class _Turned:
         rows = b.minimum(b.sub(b.index(axes[axis].size), first), side)
         indices = [evaluator.index(v, bound=a.size) for v, a in zip(outer, axes[:-1], strict=True)]
         scratch = [b.scratch(f"tile{k}", v.dtype, side * side) for k, (v, _) in enumerate(self.turned.leaves)]
+        types = {i: evaluator.region.results[i].type for i in self.turned.results}
+        aside = {i: b.scratch(f"turned{i}", type_.dtype, side * side) for i, type_ in types.items()}
         top = evaluator.point()
         ahead = [*indices, replace(FUTURE, lane=1)]
         ahead[axis] = FUTURE.scaled(axes[-1].size)
@@ -216,8 +241,11 @@ class _Turned:
                     (_buffer(evaluator, leaf), _substituted(offset, loops)): b.load(tile, b.mul(loop.index, side), side)
                     for (leaf, offset), tile in zip(self.turned.leaves, scratch, strict=True)
                 }
-                base.element(top.nested(side, count).given(loaded), place)
+                tiles = {i: (tile, b.mul(loop.index, side)) for i, tile in aside.items()}
+                base.element(top.nested(side, count).given(loaded), place, tiles)
                 loop.yield_()
+            for i, tile in aside.items():
+                self._store(indices, first, rows, v, count, i, tile)
 
         vector_loop(b, low, high, side, body)
 
@@ -243,6 +271,31 @@ class _Turned:
             place[axis] = evaluator.index(first, lane=1)
             result.append(point.load(_buffer(evaluator, leaf), _substituted(offset, base.loops(place))))
         return result
+
+    def _store(
+        self,
+        indices: Sequence[Index],
+        first: Value,
+        rows: Value,
+        v: Value,
+        count: Value | None,
+        i: int,
+        tile: Buffer,
+    ) -> None:
+        """A result's tile, in rows as the result has them in memory."""
+        base, side, axis = self.base, self.turned.side, self.turned.axis
+        evaluator, b, axes = base.evaluator, base.evaluator.builder, base.axes
+        whole = axes[axis].size % side == 0
+        type_ = evaluator.region.results[i].type
+        columns = transposed(b, [b.load(tile, r * side, side) for r in range(side)])
+        for j, column in enumerate(columns):
+            place = [*indices, evaluator.index(b.add(v, j))]
+            place[axis] = evaluator.index(first, lane=1)
+            wanted = None if whole else rows
+            if count is not None:
+                wanted = b.select(b.compare("gt", count, j), b.index(side) if whole else rows, b.index(0))
+            offset = store_offset(type_, base.main, base.walk, base.loops(place))
+            evaluator.point(side, wanted).store(evaluator.result(i), offset, column)
 
 
 def _buffer(evaluator: Evaluator, leaf: graph.Value) -> Buffer:
