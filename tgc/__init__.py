@@ -27,6 +27,8 @@ _EXPORTS: Mapping[str, str] = {
     # compiled functions
     **dict.fromkeys(("jit", "export"), "tgc.frontend.jit"),
     **dict.fromkeys(("compile", "load"), "tgc.frontend.export"),
+    "Options": "tgc.compiler",
+    **dict.fromkeys(("num_threads", "set_num_threads"), "tgc.backend.threads"),
     # transformations of functions
     **dict.fromkeys(
         ("grad", "value_and_grad", "vjp", "jvp", "checkpoint"),
@@ -88,6 +90,7 @@ _PACKAGES: Mapping[str, str] = {
     "optim": "tgc.optim",
     "data": "tgc.data",
     "random": "tgc.frontend.random",
+    "inspect": "tgc.inspect",
 }
 
 __all__ = ["__version__", *_EXPORTS, *_PACKAGES]  # noqa: PLE0604

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -41,7 +42,8 @@ def compile(
     """
     given = [functions] if isinstance(functions, CompiledCallable) else list(functions)
     folder = Path(folder)
-    artifact = artifact_of(given, name or folder.name, options=options)
+    library = name or re.sub(r"\W", "_", folder.resolve().name, flags=re.ASCII)
+    artifact = artifact_of(given, library, options=options)
     write(artifact, folder, emit)
     runs_here = options is None or options.target is None
     return load(folder / f"{artifact.library.name}.json") if runs_here and (emit is None or "object" in emit) else None

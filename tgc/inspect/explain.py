@@ -10,6 +10,8 @@ from passes.base import all_nodes
 from passes.fusion import Fuser, Fusion, Refusal
 from passes.instruments import Step
 from tgc.compiler import Compiled, Options, lower_module
+from tgc.frontend.export import module_of
+from tgc.frontend.jit import CompiledCallable
 from tgc.inspect.work import node_flops, traffic
 from tgc.ir.dims import Dim
 from tgc.ir.graph import Graph, Module, Node, Place
@@ -99,6 +101,19 @@ def explain(module: Module, options: Options | None = None) -> tuple[FunctionRep
         for name, program in compiled.programs.items()
         if name in record.fused
     )
+
+
+def explain_functions(*functions: CompiledCallable, options: Options | None = None) -> tuple[FunctionReport, ...]:
+    """A report of each exported function.
+
+    >>> import tgc
+    >>> @tgc.export("f32[n]")
+    ... def double(x):
+    ...     return x + x
+    >>> [kernel.kind for kernel in explain_functions(double)[0].kernels]
+    ['pointwise']
+    """
+    return explain(module_of(functions, "explained"), options)
 
 
 @dataclass(frozen=True)
