@@ -253,24 +253,40 @@ def test_captured_tensors_are_constants() -> None:
     assert float(f(tgc.tensor(-3))) == 1.0
 
 
-def test_one_call_costs_no_python_work_per_parameter() -> None:
-    model = nn.Sequential(*(nn.Linear(2, 2) for _ in range(20)))
-    f = tgc.jit(model)
-    x = ones(1, 2)
-    f(x)
+def test_a_call_asks_modules_for_their_settings_only_after_a_change() -> None:
     calls = 0
 
-    class Counting(nn.Module):
+    class Counting(nn.Sequential):
         def settings(self) -> object:
             nonlocal calls
             calls += 1
             return super().settings()
 
-    model.extra = Counting()  # a change: settings are looked at again, once
+    model = Counting(*(nn.Linear(2, 2) for _ in range(20)))
+    f = tgc.jit(model)
+    x = ones(1, 2)
+    f(x)
+    f(x)
+    before = calls
     for _ in range(10):
         f(x)
-    assert calls == 0
-    assert len(f.specialisations) == 1
+    assert calls == before
+    nn.Linear(2, 2)
+    f(x)
+    f(x)
+    assert calls == before + 1
+
+
+def test_a_replaced_layer_is_noticed() -> None:
+    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 3))
+    f = tgc.jit(model)
+    assert f(ones(1, 2)).shape == (1, 3)
+    setattr(model, "1", nn.Linear(2, 5))
+    assert f(ones(1, 2)).shape == (1, 5)
+    assert f.specialisations[0][1] == "Sequential: 1 changed"
+    model[0].weight = nn.Parameter(np.zeros((2, 2), np.float32))
+    model[0].bias = None
+    assert f(ones(1, 2)).tolist() == model(ones(1, 2)).tolist()
 
 
 def test_methods_can_be_compiled() -> None:

@@ -88,7 +88,7 @@ def test_training_mode_reaches_every_module() -> None:
     assert block.train() is block
 
 
-def test_settings_are_what_is_neither_tensor_nor_module() -> None:
+def test_settings_tell_attributes_apart_not_values_of_state() -> None:
     block = Block()
     before = block.settings()
     block.scale.assign(block.scale * 2)
@@ -97,6 +97,8 @@ def test_settings_are_what_is_neither_tensor_nor_module() -> None:
     assert block.settings() != before
     block.width = 3
     assert block.settings() == before
+    block.scale = nn.Parameter([1.0])
+    assert block.settings() != before
 
 
 def test_initial_values_follow_the_seed() -> None:

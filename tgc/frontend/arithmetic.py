@@ -9,7 +9,7 @@ import numpy as np
 from tgc.dtypes import DType, bool_, f32, i64, promote
 from tgc.errors import DTypeError, ShapeError, TraceError, UserError
 from tgc.frontend.base import BaseTensor
-from tgc.frontend.trace import FunctionTrace, Trace, current, gradients_enabled, here
+from tgc.frontend.trace import FunctionTrace, Trace, current, here
 from tgc.ir.builder import Builder
 from tgc.ir.graph import Value
 from tgc.location import user_site
@@ -47,7 +47,7 @@ class Arithmetic(BaseTensor):
         builder = trace.builder
         builder.place = user_site()
         values = [_operand(builder, trace, operand, target) for operand in operands]
-        gradient = gradients_enabled() and any(isinstance(o, BaseTensor) and o.requires_grad for o in operands)
+        gradient = any(isinstance(o, BaseTensor) and o.requires_grad for o in operands)
         try:
             found = builder.map(op, *values)
         except ShapeError as error:

@@ -188,7 +188,7 @@ class BaseTensor:
         trace = current()
         operands: tuple[BaseTensor, ...] = (self, *others)
         values = [t.value_in(trace) for t in operands]
-        gradient = gradients_enabled() and any(t.requires_grad for t in operands)
+        gradient = any(t.requires_grad for t in operands)
         return tuple(self._wrap(trace, v, gradient) for v in trace.record(op, values, attributes))
 
     def emit(self, make: Callable[..., Value], *others: BaseTensor) -> Self:
@@ -198,11 +198,14 @@ class BaseTensor:
         values = [t.value_in(trace) for t in operands]
         builder = trace.builder
         builder.place = user_site()
-        gradient = gradients_enabled() and any(t.requires_grad for t in operands)
+        gradient = any(t.requires_grad for t in operands)
         return self._wrap(trace, make(builder, *values), gradient)
 
     def _wrap(self, trace: Trace, value: Value, requires_grad: bool) -> Self:
-        return self._recorded(trace, value, requires_grad and value.dtype.is_float)
+        requires_grad = requires_grad and value.dtype.is_float
+        if requires_grad and not gradients_enabled():
+            value, requires_grad = constant_of(trace, value), False
+        return self._recorded(trace, value, requires_grad)
 
     def backward(self, gradient: Self | None = None, *, retain_graph: bool = False) -> None:
         """Adds to ``grad`` of every leaf that requires it the derivative of this tensor, which must have rank 0.
@@ -257,6 +260,11 @@ class BaseTensor:
                 location=here(),
             )
         self.grad = have.apply("add", gradient)
+
+
+def constant_of(trace: Trace, value: Value) -> Value:
+    """The same float, through which no derivative goes: to reinterpret bits is no differentiable operation."""
+    return trace.builder.op("bitcast", value, attributes={"dtype": value.dtype})
 
 
 def _rebuilt(kind: type[BaseTensor], array: Array, requires_grad: bool) -> BaseTensor:

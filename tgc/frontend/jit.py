@@ -73,7 +73,10 @@ def record(function: Callable[..., Any], arguments: Sequence[Any], structure: St
             if is_tensor
         )
     others = tuple(leaf for leaf, is_tensor in zip(leaves, tensors, strict=True) if not is_tensor)
-    assigns = tuple((f"s{i}", v) for i, v in trace.assignments())
+    assigned = trace.assignments()
+    values = trace.resolved([*results, *(v for _, v in assigned)])
+    results = values[: len(results)]
+    assigns = tuple((f"s{i}", v) for (i, _), v in zip(assigned, values[len(results) :], strict=True))
     graph = Graph(trace.parameters, results, _names(function, len(types)))
     recorded = Function(name, graph, assigns, constraints=tuple(trace.builder.constraints))
     for owner in (getattr(function, "__self__", None), *arguments):

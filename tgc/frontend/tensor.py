@@ -49,9 +49,8 @@ class Tensor(Windows):
 
     def detach(self) -> Tensor:
         """The same values, not connected to what they were computed from."""
-        # to reinterpret bits is no differentiable operation, even if they keep their meaning
         with no_grad():
-            return self.apply("bitcast", attributes={"dtype": self.dtype}) if self.dtype.is_float else self
+            return self.emit(lambda builder, x: x)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
         return self.numpy() if dtype is None else self.numpy().astype(dtype)

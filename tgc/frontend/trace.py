@@ -121,10 +121,16 @@ class FunctionTrace(Trace):
         # what to do when the function was recorded: settings that it changed become what they were
         self.undo: dict[tuple[int, str], Callable[[], None]] = {}
         self._leaves: dict[int, Value] = {}
+        # placeholders for values that trainable states were assigned and then read, and these values, in this order
+        self._later: dict[Value, Value] = {}
+        self._names: dict[int, Value] = {}
 
     def leaf(self, tensor: BaseTensor) -> Value:
         key = id(tensor)
-        known = self.assigned.get(key) or self._leaves.get(key)
+        assigned = self.assigned.get(key)
+        if assigned is not None:
+            return self._named(tensor, assigned) if tensor.requires_grad else assigned
+        known = self._leaves.get(key)
         if known is not None:
             return known
         if tensor.is_mutable:
@@ -141,10 +147,28 @@ class FunctionTrace(Trace):
         """From here on the state has another value; the caller's tensor changes when the compiled function has run."""
         self.leaf(tensor)
         self.assigned[id(tensor)] = value
+        self._names.pop(id(tensor), None)
+
+    def _named(self, tensor: BaseTensor, value: Value) -> Value:
+        """A parameter that was updated is a leaf again: what it was computed from is no part of its gradient."""
+        name = self._names.get(id(tensor))
+        if name is None:
+            name = self._names[id(tensor)] = self.placeholder(tensor.type)
+            self._later[name] = value
+        return name
+
+    def resolved(self, values: Sequence[Value]) -> tuple[Value, ...]:
+        """The values as the function gives them, when it is recorded to the end."""
+        self.builder.place = None
+        known: dict[Value, Value] = {}
+        for name, value in self._later.items():
+            (known[name],) = self.substitute([value], known)
+        return self.substitute(values, known) if known else tuple(values)
 
     def outside(self) -> list[tuple[BaseTensor, Value]]:
-        """State and constants, with their values on entry."""
-        return [(t, self._leaves[id(t)]) for t in (*self.state, *self.constants)]
+        """State and constants with their values on entry, and trainable state with the value that it has now."""
+        updated = [(t, self._names[id(t)]) for t in self.state if id(t) in self._names]
+        return updated + [(t, self._leaves[id(t)]) for t in (*self.state, *self.constants)]
 
     def assignments(self) -> tuple[tuple[int, Value], ...]:
         """(number of the state, new value), where it differs from the old one."""
@@ -306,6 +330,16 @@ def no_grad() -> Iterator[None]:
     False
     """
     token = _GRADIENTS.set(False)
+    try:
+        yield
+    finally:
+        _GRADIENTS.reset(token)
+
+
+@contextmanager
+def enable_grad() -> Iterator[None]:
+    """Undoes an enclosing :func:`no_grad` in the block."""
+    token = _GRADIENTS.set(True)
     try:
         yield
     finally:

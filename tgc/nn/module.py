@@ -53,8 +53,8 @@ class Module:
     """A part of a model. Subclasses set parameters, buffers and other modules as attributes and define ``forward``.
 
     Calling ``super().__init__()`` is not needed. Lists, tuples and dictionaries of modules and tensors are searched
-    too. Any other attribute is a setting: a jitted function that used the module is compiled again when one changes.
-    What such a function itself changes, as by ``eval()``, holds until it ends.
+    too. A jitted function that used the module is compiled again when an attribute is set to something else. What such
+    a function itself sets, as by ``eval()``, holds until it ends.
 
     >>> import tgc
     >>> from tgc import nn
@@ -107,12 +107,11 @@ class Module:
         raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
 
     def settings(self) -> object:
-        """The attributes that are neither tensors nor modules, as one hashable value."""
+        """The attributes as one hashable value; of tensors and modules, which ones they are."""
         found = self.__dict__.get("_settings")
         if found is None:
             named = sorted({"training": True, **self.__dict__}.items())
-            items = ((k, _setting(v)) for k, v in named if not k.startswith("_"))
-            found = tuple((k, v) for k, v in items if v is not None)
+            found = tuple((k, _setting(v)) for k, v in named if not k.startswith("_"))
             self.__dict__["_settings"] = found
         return found
 
@@ -225,7 +224,8 @@ def _walk(path: str, value: Any) -> Iterator[tuple[str, Any]]:
 
 def _setting(value: Any) -> object:
     if isinstance(value, (Module, BaseTensor)):
-        return None
+        # which one it is, not what it holds; compiled functions keep those that they used
+        return (type(value), id(value))
     if isinstance(value, (list, tuple)):
         return tuple(_setting(item) for item in value)
     if isinstance(value, dict):
