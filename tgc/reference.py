@@ -396,4 +396,5 @@ def _fusion(context: _Context, node: Node, operands: Sequence[_Known]) -> Sequen
     return _outputs(context, region.results, operands)
 
 
-_CONTROL = MappingProxyType({"cond": _cond, "while_loop": _while_loop, "scan": _scan, "fusion": _fusion, "checkpoint": _fusion})
+_INLINED = MappingProxyType(dict.fromkeys(("fusion", "checkpoint"), _fusion))
+_CONTROL = MappingProxyType({"cond": _cond, "while_loop": _while_loop, "scan": _scan, **_INLINED})

@@ -144,8 +144,8 @@ def place(name: str) -> tuple[int, int] | None:
     """The floor of a module and its entry on the floor."""
     entries = [(entry, (floor, index)) for floor, row in enumerate(FLOORS) for index, entry in enumerate(row)]
     exact = [where for entry, where in entries if entry == name]
-    fitting = [where for entry, where in entries if "*" in entry and fnmatch.fnmatchcase(name, entry)]
-    return next(iter([*exact, *fitting]), None)
+    fitting = [(len(entry), where) for entry, where in entries if "*" in entry and fnmatch.fnmatchcase(name, entry)]
+    return next(iter(exact), max(fitting)[1] if fitting else None)
 
 
 def report(problems: Iterable[str]) -> None:

@@ -27,7 +27,7 @@ def lower(region: Graph, *, name: str, target: Target, table: OpTable) -> Loweri
 
 
 class _Sort:
-    """One iteration sorts one line: keys, and positions for ``argsort``, go back and forth between halves of scratch."""
+    """One iteration sorts one line: keys (and positions) go back and forth between halves of scratch."""
 
     def __init__(self, anchor: Node, name: str) -> None:
         self.type = anchor.operands[0].type

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,7 +59,7 @@ def result_type(*arrays_and_dtypes: Tensor | DType | bool | int | float) -> DTyp
     return functools.reduce(lambda known, number: scalar_dtype(number, known), numbers, start)
 
 
-_KINDS = {
+_KINDS: Mapping[str, tuple[str, ...]] = {
     "bool": ("bool",),
     "signed integer": ("int",),
     "unsigned integer": ("uint",),
