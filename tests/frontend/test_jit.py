@@ -289,6 +289,21 @@ def test_a_replaced_layer_is_noticed() -> None:
     assert f(ones(1, 2)).tolist() == model(ones(1, 2)).tolist()
 
 
+def test_what_is_read_below_a_called_module_is_noticed_too() -> None:
+    class Tied(nn.Module):
+        def __init__(self) -> None:
+            self.table = nn.Embedding(3, 2)
+
+        def forward(self, x: tgc.Tensor) -> tgc.Tensor:
+            return x @ self.table.weight.T
+
+    model = Tied()
+    f = tgc.jit(model)
+    f(ones(1, 2))
+    model.table.weight = nn.Parameter(np.zeros((4, 2), np.float32))
+    assert f(ones(1, 2)).tolist() == [[0.0] * 4]
+
+
 def test_methods_can_be_compiled() -> None:
     class Scaled(nn.Module):
         def __init__(self, factor: float) -> None:

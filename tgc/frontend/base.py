@@ -201,11 +201,13 @@ class BaseTensor:
         gradient = any(t.requires_grad for t in operands)
         return self._wrap(trace, make(builder, *values), gradient)
 
-    def _wrap(self, trace: Trace, value: Value, requires_grad: bool) -> Self:
+    @classmethod
+    def _wrap(cls, trace: Trace, value: Value, requires_grad: bool) -> Self:
+        """As :meth:`_recorded`; in a block of ``no_grad`` what would require a gradient is a constant."""
         requires_grad = requires_grad and value.dtype.is_float
         if requires_grad and not gradients_enabled():
             value, requires_grad = constant_of(trace, value), False
-        return self._recorded(trace, value, requires_grad)
+        return cls._recorded(trace, value, requires_grad)
 
     def backward(self, gradient: Self | None = None, *, retain_graph: bool = False) -> None:
         """Adds to ``grad`` of every leaf that requires it the derivative of this tensor, which must have rank 0.

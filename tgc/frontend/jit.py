@@ -82,7 +82,9 @@ def record(function: Callable[..., Any], arguments: Sequence[Any], structure: St
     for owner in (getattr(function, "__self__", None), *arguments):
         if hasattr(owner, "settings"):
             trace.touched[id(owner)] = owner
-    settings = tuple((thing, thing.settings()) for thing in trace.touched.values())
+    # a module that was not called may have been read: whatever lies below one that was called counts
+    read = {id(part): part for thing in trace.touched.values() for part in getattr(thing, "modules", lambda: ())()}
+    settings = tuple((thing, thing.settings()) for thing in {**read, **trace.touched}.values())
     return Recorded(
         recorded,
         tuple(trace.state),  # type: ignore[arg-type]
