@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import ml_dtypes
@@ -59,15 +60,17 @@ def result_type(*arrays_and_dtypes: Tensor | DType | bool | int | float) -> DTyp
     return functools.reduce(lambda known, number: scalar_dtype(number, known), numbers, start)
 
 
-_KINDS: Mapping[str, tuple[str, ...]] = {
-    "bool": ("bool",),
-    "signed integer": ("int",),
-    "unsigned integer": ("uint",),
-    "integral": ("int", "uint"),
-    "real floating": ("float",),
-    "complex floating": (),
-    "numeric": ("int", "uint", "float"),
-}
+_KINDS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "bool": ("bool",),
+        "signed integer": ("int",),
+        "unsigned integer": ("uint",),
+        "integral": ("int", "uint"),
+        "real floating": ("float",),
+        "complex floating": (),
+        "numeric": ("int", "uint", "float"),
+    }
+)
 
 
 def isdtype(dtype: DType, kind: DType | str | tuple[DType | str, ...]) -> bool:
