@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from math import prod
 
 from tgc.dtypes import DType
+from tgc.errors import CompilerBug
 from tgc.ir.dims import Dim, evaluate
 from tgc.ir.graph import Node
 from tgc.kernels.grid import ceil_divide
 from tgc.kernels.lowering import Temporary
 from tgc.kernels.sliding import Sliding, backward, forward
-from tgc.kernels.tile import TileShape, tile_shape
+from tgc.kernels.tile import TYPICAL, TileShape, tallest_tiles, tile_work
 from tgc.ops import rules
 from tgc.ops.convolve import Windows
 from tgc.target import Target
@@ -96,9 +97,7 @@ def plan_convolution(anchor: Node, target: Target) -> Plan:
     if depthwise:
         outputs, groups = groups, 1
     dtype = result.dtype.compute
-    most = tile_shape(target, dtype, 1 << 20, outputs)
-    pattern = _pattern(axes, most)
-    shape = TileShape(pattern[0] * pattern[1], most.vectors, most.lanes)
+    pattern, shape = _tile(axes, tallest_tiles(target, dtype, outputs), outputs)
     channels = shape.width if depthwise else inputs
     block = _block(axes, pattern, channels)
     panels = ceil_divide(outputs, shape.width)
@@ -124,20 +123,22 @@ def plan_convolution(anchor: Node, target: Target) -> Plan:
     )
 
 
-def _pattern(axes: Sequence[Sliding], most: TileShape) -> tuple[int, int]:
-    """Rows and columns of positions of a tile: what takes the least work, the positions of partial tiles included."""
-    columns = axes[-1].positions
-    rows = axes[-2].positions if len(axes) > 1 else 1
-    if not isinstance(columns, int):
-        return 1, most.rows
-    best = (float("inf"), 0, 0)
-    for width in range(1, min(most.rows, max(columns, 1)) + 1):
-        tallest = most.rows // width if width >= columns and len(axes) > 1 else 1
-        for height in {1, tallest}:
-            across = -(-columns // width)
-            down = -(-rows // height) if isinstance(rows, int) else 1 / height
-            work = across * down * ((height * width + 1) * most.vectors + 2)
-            best = min(best, (work, height, width))
+def _tile(axes: Sequence[Sliding], tallest: Sequence[TileShape], outputs: Dim) -> tuple[tuple[int, int], TileShape]:
+    """Rows and columns of positions of a tile, and the tile: what takes the least work, partial tiles included."""
+    columns, rows = axes[-1].positions, axes[-2].positions if len(axes) > 1 else 1
+    across_all, down_all = (d if isinstance(d, int) else TYPICAL for d in (columns, rows))
+    best: tuple[float, tuple[int, int], TileShape] | None = None
+    for most in tallest:
+        panels = -(-outputs // most.width) if isinstance(outputs, int) else 1 / most.vectors
+        for width in range(1, min(most.rows, max(across_all, 1)) + 1):
+            whole = isinstance(columns, int) and width >= columns and len(axes) > 1
+            for height in {1, most.rows // width if whole else 1}:
+                tiles = -(-across_all // width) * -(-down_all // height)
+                work = tiles * panels * tile_work(height * width, most.vectors)
+                if best is None or (work, -height * width) < (best[0], -best[2].rows):
+                    best = (work, (height, width), TileShape(height * width, most.vectors, most.lanes))
+    if best is None:
+        raise CompilerBug("no register tile for a convolution", stage="schedule")
     return best[1], best[2]
 
 

@@ -12,7 +12,7 @@ themselves first.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 from passes.base import substitute
@@ -153,7 +153,7 @@ def _planned(anchor: Node, target: Target) -> Plan:
     parts = _MOST_PARTS if not isinstance(size, int) else max(1, min(_MOST_PARTS, _MOST_PARTIAL // max(size, 1)))
     if isinstance(images, int):
         parts = max(1, min(parts, images))
-    return Plan(**{**plan.__dict__, "parts": parts})
+    return replace(plan, parts=parts)
 
 
 def _block(axes: Sequence[Sliding], channels: Dim) -> tuple[int, ...]:
@@ -185,15 +185,9 @@ class _Partial:
         self.images = region.parameters[plan.image].type.shape[0]
         extents = [axis.extent(size) for axis, size in zip(plan.axes, plan.block, strict=True)]
         lanes, width = plan.shape.lanes, plan.shape.width
-        self.patch = Patch.declare(
-            self.evaluator,
-            "patch",
-            extents,
-            width if plan.depthwise else plan.inputs,
-            plan.dtype,
-            lanes + plan.shape.rows,
-        )
-        self.patch = Patch(self.patch.buffer, self.patch.extents, self.patch.channels, plan.dtype, lanes)
+        channels = width if plan.depthwise else plan.inputs
+        # the last tile's rows reach beyond the last element
+        self.patch = Patch.declare(self.evaluator, "patch", extents, channels, plan.dtype, lanes, plan.shape.rows)
         self.errors = Patch.declare(self.evaluator, "errors", plan.block, width, plan.dtype, lanes)
 
     def stage(self) -> Stage:

@@ -31,10 +31,16 @@ class Patch:
 
     @staticmethod
     def declare(
-        evaluator: Evaluator, name: str, extents: Sequence[int], channels: Dim, dtype: DType, lanes: int
+        evaluator: Evaluator,
+        name: str,
+        extents: Sequence[int],
+        channels: Dim,
+        dtype: DType,
+        lanes: int,
+        beyond: int = 0,
     ) -> Patch:
-        """A patch in scratch, with room for whole vectors to be stored at its end."""
-        size = product(extents) * channels + lanes
+        """A patch in scratch, with room for whole vectors to be stored, and ``beyond`` more to be read, at its end."""
+        size = product(extents) * channels + lanes + beyond
         return Patch(evaluator.builder.scratch(name, dtype, size), tuple(extents), channels, dtype, lanes)
 
     def strides(self) -> list[Dim]:

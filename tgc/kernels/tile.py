@@ -22,9 +22,9 @@ LONGEST_CHAIN = 512
 _MOST_ROWS = 16
 _MOST_VECTORS = 8
 # multiply-adds that must be under way at a time
-_LATENCY = 4
+_LATENCY = 8
 # what an unknown number of rows, or of vectors, is taken for
-_TYPICAL = 240
+TYPICAL = 224
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +41,27 @@ class TileShape:
         return self.vectors * self.lanes
 
 
+def tallest_tiles(target: Target, dtype: DType, columns: Dim) -> list[TileShape]:
+    """For each number of vectors that ``columns`` can use, the tile with most rows that stays in registers."""
+    lanes = target.lanes(dtype)
+    widest = min(_MOST_VECTORS, -(-max(columns, 1) // lanes)) if isinstance(columns, int) else 2
+    found = []
+    for vectors in range(1, widest + 1):
+        # the sums, a row of vectors and a factor in registers, with one to spare
+        rows = min((target.vector_registers - vectors - 2) // vectors, _MOST_ROWS)
+        if rows > 0:
+            found.append(TileShape(rows, vectors, lanes))
+    return found
+
+
+def tile_work(rows: int, vectors: int) -> int:
+    """Time for one product of each of a tile's sums: multiply-adds, or loads, or the latency of a chain; and the loop.
+
+    CPUs load about as many vectors at a time as they multiply.
+    """
+    return max(rows * vectors, rows + vectors, _LATENCY) + 1
+
+
 def tile_shape(target: Target, dtype: DType, rows: Dim, columns: Dim) -> TileShape:
     """The tile for a product of ``rows`` by ``columns`` that takes the least work, partial tiles included.
 
@@ -52,21 +73,17 @@ def tile_shape(target: Target, dtype: DType, rows: Dim, columns: Dim) -> TileSha
     >>> tile_shape(target.AVX512, dtypes.f32, 32, 10)
     TileShape(rows=16, vectors=1, lanes=16)
     """
-    lanes = target.lanes(dtype)
-    m = rows if isinstance(rows, int) else _TYPICAL
-    n = columns if isinstance(columns, int) else _TYPICAL * lanes
-    widest = max(1, min(_MOST_VECTORS if isinstance(columns, int) else 2, -(-n // lanes)))
-    highest = max(1, min(_MOST_ROWS, m if isinstance(rows, int) else _MOST_ROWS // 2))
-    best = (float("inf"), 0.0, 1, 1)
-    for vectors in range(1, widest + 1):
-        for height in range(1, highest + 1):
-            # the sums, a row of vectors and a factor in registers, with one to spare
-            if height * vectors + vectors + 2 > target.vector_registers:
-                break
-            loads = height / 2 + vectors
-            work = -(-m // height) * -(-n // (vectors * lanes)) * (max(height * vectors, loads, _LATENCY) + 1)
-            best = min(best, (work, loads / (height * vectors), height, vectors))
-    return TileShape(best[2], best[3], lanes)
+    m = rows if isinstance(rows, int) else TYPICAL
+    highest = max(1, m) if isinstance(rows, int) else _MOST_ROWS // 2
+    best: tuple[float, float, TileShape] | None = None
+    for most in tallest_tiles(target, dtype, columns):
+        n = columns if isinstance(columns, int) else TYPICAL * most.lanes
+        for height in range(1, min(most.rows, highest) + 1):
+            work = -(-m // height) * -(-n // most.width) * tile_work(height, most.vectors)
+            loads = (height + most.vectors) / (height * most.vectors)
+            if best is None or (work, loads) < best[:2]:
+                best = (work, loads, TileShape(height, most.vectors, most.lanes))
+    return best[2] if best else TileShape(1, 1, target.lanes(dtype))
 
 
 def accumulate(
