@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from passes.base import all_nodes
 from passes.memory_plan import ALIGNMENT, aligned, carried, execution_order, root, value_bytes
 from tgc.dtypes import i64
-from tgc.errors import CompilerBug
+from tgc.errors import CompilerBug, UserError
 from tgc.ir.dims import Dim, Expr, dim_max, symbol, symbols
 from tgc.ir.graph import Attribute, Constant, Function, Graph, Node, State, Value
 from tgc.ir.kinds import FusionKind
@@ -157,10 +157,14 @@ class _Assembler:
         )
 
     def _symbols(self, values: Sequence[ProgramValue]) -> tuple[str, ...]:
-        found: dict[str, None] = {}
-        for value in values:
-            for d in value.shape:
-                found.update(dict.fromkeys(sorted(symbols(d))))
+        sizes = [d for value in values for d in value.shape]
+        found = dict.fromkeys(name for d in sizes for name in sorted(symbols(d)))
+        unsaid = [name for name in found if symbol(name) not in sizes]
+        if unsaid:
+            raise UserError(
+                f"{self.function.name}: the sizes of its arguments do not tell what {', '.join(unsaid)} is",
+                hint=f"give an argument a dimension that is {unsaid[0]} itself",
+            )
         return tuple(found)
 
     def _constraints(self, inputs: Sequence[ProgramValue]) -> tuple[Constraint, ...]:

@@ -133,6 +133,24 @@ def test_a_function_without_types_is_refused(tmp_path: Path) -> None:
         tgc.compile(double, tmp_path)
 
 
+def test_a_specification_has_a_type_for_each_argument() -> None:
+    @tgc.export("f32[n]")
+    def f(x: tgc.Tensor, y: tgc.Tensor) -> tgc.Tensor:
+        return x + y
+
+    with pytest.raises(UserError, match=r"f does not take the arguments .* \(f32\[n\]\): missing"):
+        module_of([f], "net")
+
+
+def test_a_dimension_must_be_told_by_some_argument(tmp_path: Path) -> None:
+    @tgc.export("f32[2*n + 1]")
+    def f(x: tgc.Tensor) -> tgc.Tensor:
+        return x + x
+
+    with pytest.raises(UserError, match="f: the sizes of its arguments do not tell what n is"):
+        tgc.compile(f, tmp_path)
+
+
 def test_names_that_are_no_c_are_refused(tmp_path: Path) -> None:
     @tgc.export("f32[n]")
     def f(x: tgc.Tensor) -> tgc.Tensor:

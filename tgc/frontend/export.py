@@ -97,6 +97,14 @@ def _record(function: CompiledCallable) -> Recorded:
             f"{function.name} has no specification of its arguments",
             hint='mark it with @tgc.export("f32[batch, 784]"), one type for each argument',
         )
+    try:
+        inspect.signature(function.function).bind(*function.specs)
+    except TypeError as error:
+        given = ", ".join(map(str, function.specs)) or "none"
+        raise UserError(
+            f"{function.name} does not take the arguments that its specification lists ({given}): {error}",
+            hint="give one type for each argument",
+        ) from None
     _, structure = flatten((function.specs, {}))
     return record(function.function, list(function.specs), structure, function.name)
 
