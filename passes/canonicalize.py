@@ -131,6 +131,12 @@ def _cast(b: Builder, node: Node) -> Value | None:
     return _map_of_broadcasts(b, node)
 
 
+def _bitcast(b: Builder, node: Node) -> Value | None:
+    # the front end has them for values that are constant for derivatives, which were taken before
+    same = node.operands[0].dtype is node.types[0].dtype
+    return node.operands[0] if same else _map_of_broadcasts(b, node)
+
+
 def _keeps_value(source: DType, target: DType) -> bool:
     """Whether casting first to ``target`` changes no later cast: a wider type of the same kind.
 
@@ -162,5 +168,10 @@ def _cond(b: Builder, node: Node) -> Sequence[Value] | None:
 
 
 _RULES: Mapping[str, NodeRule] = MappingProxyType(
-    {**MOVEMENT_RULES, "cast": _cast, **dict.fromkeys(("sum", "prod", "max", "min", "any", "all"), _fold_nothing)}
+    {
+        **MOVEMENT_RULES,
+        "cast": _cast,
+        "bitcast": _bitcast,
+        **dict.fromkeys(("sum", "prod", "max", "min", "any", "all"), _fold_nothing),
+    }
 )

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import tgc
-from tgc import nn
+from tgc import nn, optim
 from tgc.errors import DTypeError, ShapeError, TraceError, UserError
 
 
@@ -279,6 +279,59 @@ def test_detached_values_are_constant() -> None:
     (w * w.detach()).sum().backward()
     assert w.grad is not None
     same(w.grad, [3])
+
+
+@MODES
+def test_no_grad_inside_makes_constants_and_outside_does_not(mode: Callable[..., Any]) -> None:
+    def loss(x: tgc.Tensor) -> tgc.Tensor:
+        with tgc.no_grad():
+            y = x * 2
+        return (x * y).sum()
+
+    def plain(x: tgc.Tensor) -> tgc.Tensor:
+        with tgc.no_grad():
+            return tgc.grad(lambda x: (x * x).sum())(x)
+
+    same(mode(tgc.grad(loss))(f64([1, 2])), [2, 4])
+    same(mode(plain)(f64([1, 2])), [2, 4])
+    w = nn.Parameter(np.array([3.0]))
+    with tgc.no_grad():
+        y = w * 2
+        assert not tgc.grad(lambda x: (x * w).sum())(f64([1])).requires_grad
+    (w * y).sum().backward()
+    assert w.grad is not None
+    same(w.grad, [6])
+
+
+def test_results_require_gradients_only_if_something_outside_does() -> None:
+    assert not tgc.grad(lambda x: (x * x).sum())(f64([1])).requires_grad
+    assert tgc.grad(lambda x: (x * x).sum())(tgc.tensor([1.0], requires_grad=True)).requires_grad
+    value, pullback = tgc.vjp(lambda x: x * x, f64([1]))
+    assert not value.requires_grad
+    assert not pullback(f64([1]))[0].requires_grad
+
+
+@MODES
+def test_updated_parameters_are_leaves_of_the_next_step(mode: Callable[..., Any]) -> None:
+    w = nn.Parameter(np.array([1.0, 2.0]))
+    optimizer = optim.SGD([w], lr=0.125)
+
+    def steps() -> Any:
+        losses = []
+        for _ in range(3):
+            optimizer.zero_grad()
+            loss = (w * w * w).sum()
+            loss.backward()
+            optimizer.step()
+            losses.append(loss)
+        return tgc.stack(losses)
+
+    expected, values = np.array([1.0, 2.0]), []
+    for _ in range(3):
+        values.append((expected**3).sum())
+        expected = expected - 0.125 * 3 * expected**2
+    same(mode(steps)(), values)
+    same(w, expected)
 
 
 def test_compiled_functions_can_be_transformed() -> None:

@@ -7,6 +7,7 @@ could compute again the derivative with respect to its arguments alone.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +19,7 @@ from tgc.errors import UserError
 from tgc.frontend.arithmetic import SCALARS
 from tgc.frontend.base import BaseTensor, MutableTensor, assign_soon
 from tgc.frontend.tensor import Tensor, tensor
-from tgc.frontend.trace import Epoch, Region, Trace, current, gradients_enabled, here, leaked, recording, tracing
+from tgc.frontend.trace import Epoch, Region, Trace, current, enable_grad, here, leaked, recording, tracing
 from tgc.frontend.tree import Structure, flatten, unflatten
 from tgc.ir.graph import Graph, Value, parameter, topological
 from tgc.ir.types import TensorType
@@ -74,18 +75,26 @@ class Recorded:
 
 
 def record(
-    function: Callable[..., Any], structure: Structure, leaves: Sequence[Any], types: Mapping[int, TensorType]
+    function: Callable[..., Any],
+    structure: Structure,
+    leaves: Sequence[Any],
+    types: Mapping[int, TensorType],
+    *,
+    differentiable: bool = False,
 ) -> Recorded:
     """Runs ``function`` on the tree of ``leaves`` with a placeholder of type ``types[i]`` for each of these leaves.
 
-    ``structure`` is that of (args, kwargs). Arrays among what the function gives become tensors.
+    ``structure`` is that of (args, kwargs). Arrays among what the function gives become tensors. ``differentiable``:
+    whether the derivative with respect to the placeholders will be taken, so that only a ``no_grad`` inside of the
+    function makes constants.
     """
     region = Region(current())
     placeholders = {i: region.placeholder(type) for i, type in types.items()}
     given = list(leaves)
     for i, value in placeholders.items():
-        given[i] = Tensor._recorded(region, value, isinstance(leaves[i], BaseTensor) and leaves[i].requires_grad)
-    with tracing(region):
+        flag = differentiable or (isinstance(leaves[i], BaseTensor) and leaves[i].requires_grad)
+        given[i] = Tensor._recorded(region, value, flag and value.dtype.is_float)
+    with tracing(region), enable_grad() if differentiable else nullcontext():
         args, kwargs = unflatten(structure, given)
         results, shape = flatten(function(*args, **kwargs))
         results = [tensor(leaf) if isinstance(leaf, np.ndarray) else leaf for leaf in results]
@@ -121,11 +130,7 @@ def assign(trace: Trace, states: Sequence[BaseTensor], values: Sequence[Value]) 
 
 def wrapped(trace: Trace, values: Sequence[Value], requires_grad: Sequence[bool]) -> list[Tensor]:
     """Tensors of values of ``trace``."""
-    enabled = gradients_enabled()
-    return [
-        Tensor._recorded(trace, value, enabled and flag and value.dtype.is_float)
-        for value, flag in zip(values, requires_grad, strict=True)
-    ]
+    return [Tensor._wrap(trace, value, flag) for value, flag in zip(values, requires_grad, strict=True)]
 
 
 @dataclass(frozen=True)

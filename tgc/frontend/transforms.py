@@ -65,8 +65,9 @@ def value_and_grad(
         gradients = _or_zeros(builder, found, tensors)
         values = place(recorded, [*recorded.values(), *gradients], _arguments(recorded, tensors))
         count = len(values) - len(gradients)
-        results = wrapped(trace, values[:count], [t.requires_grad for t in recorded.tensors])
-        tree = unflatten(below, wrapped(trace, values[count:], [loss.requires_grad] * len(gradients)))
+        flags = _flags(recorded, tensors)
+        results = wrapped(trace, values[:count], flags)
+        tree = unflatten(below, wrapped(trace, values[count:], [any(flags)] * len(gradients)))
         value = recorded.rebuilt(results)
         return value, tree[0] if isinstance(argnums, int) else tuple(tree)
 
@@ -113,7 +114,7 @@ def vjp(function: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[[Any
     found = graph_vjp(builder, recorded.values(), recorded.placeholders, names)
     gradients = _or_zeros(builder, found, tensors)
     values = place(recorded, [*recorded.values(), *gradients], _arguments(recorded, tensors))
-    flags = [t.requires_grad for t in recorded.tensors]
+    flags = _flags(recorded, tensors)
     results = wrapped(trace, values[: len(names)], flags)
     pullback = _Pullback(trace, tuple(names), values[len(names) :], recorded, below, any(flags))
     return recorded.rebuilt(results), pullback
@@ -188,9 +189,10 @@ def jvp(function: Callable[..., Any], primals: Sequence[Any], tangents: Sequence
             replacements[name] = tangent.value_in(trace)
     values = place(recorded, [*recorded.values(), *derivatives], replacements)
     count = len(derivatives)
-    flag = any(t is not None and t.requires_grad for t in given)
-    results = wrapped(trace, values[:count], [t.requires_grad for t in recorded.tensors])
-    slopes = wrapped(trace, values[count:], [flag or t.requires_grad for t in recorded.tensors])
+    flags = _flags(recorded, tensors)
+    flag = any(flags) or any(t is not None and t.requires_grad for t in given)
+    results = wrapped(trace, values[:count], flags)
+    slopes = wrapped(trace, values[count:], [flag] * count)
     return recorded.rebuilt(results), recorded.rebuilt(slopes)
 
 
@@ -232,7 +234,14 @@ def _recorded(function: Callable[..., Any], below: Structure, tensors: Sequence[
         ("tuple", tuple, (("tuple", tuple, (below,)), ("dict", (), ()))),
         tensors,
         {i: t.type for i, t in enumerate(tensors)},
+        differentiable=True,
     )
+
+
+def _flags(recorded: Recorded, arguments: Sequence[Tensor]) -> list[bool]:
+    """Which results depend on something outside that requires a gradient."""
+    outside = recorded.region.requires_grad or any(t.requires_grad for t in arguments)
+    return [outside and t.requires_grad for t in recorded.tensors]
 
 
 def _arguments(recorded: Recorded, tensors: Sequence[Tensor]) -> dict[Value, Value]:
