@@ -99,6 +99,8 @@ def _record(function: CompiledCallable) -> Recorded:
         )
     try:
         inspect.signature(function.function).bind(*function.specs)
+    except ValueError:
+        pass  # some callables do not tell
     except TypeError as error:
         given = ", ".join(map(str, function.specs)) or "none"
         raise UserError(

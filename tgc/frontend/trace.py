@@ -8,7 +8,6 @@ then everything live in it is computed together and a new epoch begins. Inside o
 from __future__ import annotations
 
 import itertools
-import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,12 +17,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from passes.base import substitute
-from tgc.compiler import compile_function
 from tgc.dtypes import from_numpy
 from tgc.errors import TraceError
-from tgc.executable import CompiledFunction
+from tgc.frontend.session import Session
 from tgc.ir.builder import Builder
-from tgc.ir.graph import EMPTY, Array, Attributes, Function, Graph, Value, literal, parameter, state, topological
+from tgc.ir.graph import EMPTY, Array, Attributes, Value, literal, parameter, state
 from tgc.ir.types import TensorType
 from tgc.location import Location, user_site
 from tgc.ops import OPS
@@ -222,48 +220,6 @@ class Region(Trace):
         while around is not trace and isinstance(around, Region):
             around = around.parent
         return around is trace
-
-
-class Session:
-    """What a process remembers between evaluations: compiled graphs by their results, bounded in number."""
-
-    most = 4096
-
-    def __init__(self) -> None:
-        self.compilations = 0
-        self._compiled: dict[tuple[Value, ...], tuple[CompiledFunction, tuple[int, ...]]] = {}
-        self._lock = threading.Lock()
-
-    def evaluate(self, outputs: tuple[Value, ...], epoch: Epoch) -> Sequence[Array]:
-        """The arrays of ``outputs``, computed by one native call."""
-        found = self._compiled.get(outputs)
-        if found is None:
-            found = self._compile(outputs, epoch)
-            self._remember(outputs, found)
-        compiled, used = found
-        return compiled.run([epoch.leaves[i].array for i in used])
-
-    def _compile(self, outputs: tuple[Value, ...], epoch: Epoch) -> tuple[CompiledFunction, tuple[int, ...]]:
-        """The native code, and which leaves it takes. Leaves that nothing needs do not make a graph another one."""
-        used = sorted(int(n.attributes["index"]) for n in topological(outputs) if n.op == "parameter")  # type: ignore[arg-type]
-        parameters = tuple(parameter(i, epoch.leaves[number].type) for i, number in enumerate(used))
-        if used != list(range(len(used))):
-            old = [parameter(number, epoch.leaves[number].type) for number in used]
-            outputs = epoch.substitute(outputs, dict(zip(old, parameters, strict=True)))
-            known = self._compiled.get(outputs)
-            if known is not None and known[1] == tuple(range(len(used))):
-                return known[0], tuple(used)
-        self.compilations += 1
-        function = Function("lazy", Graph(parameters, outputs), constraints=tuple(epoch.builder.constraints))
-        compiled = compile_function(function, locations=epoch.builder.locations)
-        self._remember(outputs, (compiled, tuple(range(len(used)))))
-        return compiled, tuple(used)
-
-    def _remember(self, outputs: tuple[Value, ...], found: tuple[CompiledFunction, tuple[int, ...]]) -> None:
-        with self._lock:
-            while len(self._compiled) >= self.most:
-                del self._compiled[next(iter(self._compiled))]
-            self._compiled[outputs] = found
 
 
 class Settings:
