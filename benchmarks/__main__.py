@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.chart import draw
-from benchmarks.harness import GENERAL, measure_apart
+from benchmarks.harness import CLOCKS, GENERAL, measure_apart
 from benchmarks.limits import measure
 from benchmarks.report import cells, headings, markdown, row, write_json
 from benchmarks.workloads import SUITES, WORKLOADS
@@ -35,6 +35,9 @@ def parsed_threads(context: click.Context, parameter: click.Parameter, text: str
 @click.option("--threads", default="1", show_default=True, callback=parsed_threads, help="Separated by commas.")
 @click.option("--peers", default=",".join(GENERAL[1:]), show_default=True, callback=parsed_peers)
 @click.option("--seconds", default=1.0, show_default=True, help="For each contestant of each row.")
+@click.option(
+    "--clock", type=click.Choice(list(CLOCKS)), default="wall", show_default=True, help="cpu: one thread only."
+)
 @click.option("--output", type=click.Path(path_type=Path, file_okay=False), help="Where table, JSON and chart go.")
 def main(
     suite: str,
@@ -42,9 +45,12 @@ def main(
     threads: tuple[int, ...],
     peers: tuple[str, ...],
     seconds: float,
+    clock: str,
     output: Path | None,
 ) -> None:
     """Measures this machine's limits, then tgc beside its peers."""
+    if clock == "cpu" and threads != (1,):
+        raise click.BadParameter("the processor's time says nothing of several threads", param_hint="--clock")
     console = Console()
     rows, limits = [], []
     for count in threads:
@@ -58,7 +64,7 @@ def main(
         with console.status("") as status:
             for name in names or SUITES[suite]:
                 status.update(name)
-                found.append(row(name, measure_apart(name, peers, threads=count, seconds=seconds), limit))
+                found.append(row(name, measure_apart(name, peers, threads=count, seconds=seconds, clock=clock), limit))
                 table.add_row(*cells(found[-1], peers))
                 if output is not None:
                     # a long run that is stopped keeps what it has
