@@ -77,6 +77,7 @@ class Fuser:
             for operand in node.operands:
                 self.users.setdefault(operand.node, []).append(node)
         self.leaving = {v.node for v in outputs}
+        self.copied = set[Node]()
 
     def run(self) -> dict[Value, Value]:
         """The new value of every output."""
@@ -86,6 +87,7 @@ class Fuser:
             kind = None if node in self.free or is_alias(node) else fusion_kind(node, self.table)
             self._place(node, kind, rules)
         self._side_by_side()
+        self.copied = self._spread_again()
         return self._emit()
 
     def _needs_memory(self) -> None:
@@ -193,6 +195,21 @@ class Fuser:
                     group = self._merge(other, group)
                     seen[key] = group
 
+    def _spread_again(self) -> set[Node]:
+        """Broadcasts of what lies in memory, which every kernel had better read there than in its expanded form."""
+        found: set[Node] = set()
+        for node in self.order:
+            if node.op != "broadcast" or node in self.free or node in self.leaving:
+                continue
+            inside = self.group_of[node].nodes
+            outside = [u for u in self.users.get(node, ()) if u not in inside]
+            if node.operands[0].node not in inside and all(
+                self.table[u.op].kind in (OpKind.MAP, OpKind.MOVEMENT, OpKind.REDUCE) and not is_alias(u)
+                for u in outside
+            ):
+                found.add(node)
+        return found
+
     def _emit(self) -> dict[Value, Value]:
         members = [g for g in self.groups if g.alive]
         first = {id(g): min(self.index[n] for n in g.nodes) for g in members}
@@ -260,19 +277,26 @@ class Fuser:
                     made = intern(inner.op, tuple(read(v) for v in inner.operands), inner.attributes, (), inner.types)
                     inside[inner.result] = made.result
                 return inside[value]
+            if value.node in self.copied:
+                node = value.node
+                made = intern(node.op, tuple(map(read, node.operands)), node.attributes, (), node.types)
+                inside[value] = made.result
+                return made.result
             inside[value] = parameter(len(operands), value.type)
             operands.append(new[value])
             return inside[value]
 
-        for node in nodes:
-            made = intern(node.op, tuple(map(read, node.operands)), node.attributes, node.regions, node.types)
-            inside.update(zip(node.results, made.results, strict=True))
         results = tuple(
             v
             for n in nodes
             for v in n.results
-            if n in self.leaving or any(u not in group.nodes for u in self.users.get(n, ()))
+            if n in self.leaving or n not in self.copied and any(u not in group.nodes for u in self.users.get(n, ()))
         )
+        if not results:
+            return
+        for node in nodes:
+            made = intern(node.op, tuple(map(read, node.operands)), node.attributes, node.regions, node.types)
+            inside.update(zip(node.results, made.results, strict=True))
         region = Graph(tuple(parameter(i, v.type) for i, v in enumerate(operands)), tuple(inside[v] for v in results))
         types = tuple(v.type for v in results)
         fused = intern("fusion", tuple(operands), {"kind": group.kind.value}, (region,), types)
