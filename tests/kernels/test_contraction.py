@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from tgc.dtypes import DType, bf16, f16, f32, f64, i8, i32, u8
+from tgc.errors import CompilerBug
 from tgc.ir.builder import Builder
 from tgc.ir.dims import Dim, product, symbol
 from tgc.ir.graph import Function, Graph, Value, parameter
@@ -166,6 +167,14 @@ def test_results_in_another_order(compiled: Callable) -> None:
     inputs = arrays(graph)
     (result,) = compiled(lower, graph)(*inputs)
     check((result,), region("bmk,bkn->bmn", ((3, 17, 20), (3, 20, 40))), inputs)
+
+
+def test_results_in_tiles_are_refused() -> None:
+    def tiled(_: Builder, c: Value, __: Value) -> tuple[Value, ...]:
+        return (Builder(OPS).op("relayout", c, attributes={"type": c.type.with_layout(Layout((0, 1), ((1, 8),)))}),)
+
+    with pytest.raises(CompilerBug, match="cannot write"):
+        lower(region("mk,kn->mn", ((8, 8), (8, 8)), tiled), name="k", target=AVX512, table=OPS)
 
 
 def test_an_epilogue_may_have_several_results_and_operands(compiled: Callable) -> None:

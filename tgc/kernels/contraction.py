@@ -19,7 +19,7 @@ from tgc.kernels.access import Evaluator
 from tgc.kernels.builder import KernelBuilder
 from tgc.kernels.contraction_plan import Plan, plan_contraction, unmerged
 from tgc.kernels.dots import dots_stage, is_dots
-from tgc.kernels.epilogue import Columns, finish_row, finish_tile
+from tgc.kernels.epilogue import Columns, finish_row, finish_tile, require_plain_results
 from tgc.kernels.grid import ceil_divide, unflattened
 from tgc.kernels.indices import Index
 from tgc.kernels.ir import Buffer, Value
@@ -35,6 +35,7 @@ _ITERATIONS = 12
 
 def lower(region: Graph, *, name: str, target: Target, table: OpTable) -> Lowering:
     """The kernels of a contraction with its epilogue."""
+    require_plain_results(region)
     plan = plan_contraction(region, target, table)
     if is_dots(plan, target):
         return Lowering((dots_stage(plan, region, name, table),))

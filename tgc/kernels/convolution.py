@@ -24,7 +24,7 @@ from tgc.kernels.access import Evaluator
 from tgc.kernels.builder import KernelBuilder
 from tgc.kernels.convolution_packing import packing_stage
 from tgc.kernels.convolution_plan import Plan, plan_convolution
-from tgc.kernels.epilogue import Columns, finish_tile
+from tgc.kernels.epilogue import Columns, finish_tile, require_plain_results
 from tgc.kernels.grid import ceil_divide, unflattened
 from tgc.kernels.indices import ZERO, Index
 from tgc.kernels.ir import Buffer, Value
@@ -40,6 +40,7 @@ def lower(region: Graph, *, name: str, target: Target, table: OpTable) -> Loweri
     anchor = next(n for n in region.nodes() if table[n.op].kind is OpKind.CONVOLUTION)
     if anchor.op == "convolution_filter_gradient":
         return filter_gradient.lower(region, anchor, name=name, target=target, table=table)
+    require_plain_results(region)
     plan = plan_convolution(anchor, target)
     return Lowering(
         (packing_stage(plan, region, f"{name}_pack", table), _Product(plan, region, name, table).stage()),

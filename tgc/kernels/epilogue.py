@@ -6,8 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from tgc.errors import CompilerBug
 from tgc.ir import graph
 from tgc.ir.dims import Dim
+from tgc.ir.graph import Graph
 from tgc.kernels.access import Evaluator
 from tgc.kernels.indices import ZERO, Index
 from tgc.kernels.ir import Buffer, Value
@@ -17,6 +19,14 @@ Place: TypeAlias = "tuple[Index, ...]"
 
 # vector operations in one block beyond which the tile is walked by a loop instead of being unrolled
 _LONGEST_BLOCK = 200
+
+
+def require_plain_results(region: Graph) -> None:
+    """Raises :class:`CompilerBug` where a result has tiles or margins: tiles of sums write elements, not borders."""
+    for result in region.results:
+        layout = result.type.layout
+        if layout is not None and (layout.tiles or layout.margins):
+            raise CompilerBug(f"a register tile cannot write {result.type}", stage="schedule")
 
 
 @dataclass(frozen=True, slots=True)
