@@ -59,6 +59,11 @@ class Windows:
         return (self.window[d], self.stride[d], self.low[d], self.high[d]) != (1, 1, 0, 0)
 
     @property
+    def padded(self) -> bool:
+        """Whether a window may meet padding."""
+        return any(self.low) or any(self.high)
+
+    @property
     def overlap(self) -> bool:
         """Whether an element may lie in several windows."""
         return any(s < d * (w - 1) + 1 for w, s, d in zip(self.window, self.stride, self.dilation, strict=True))
@@ -152,7 +157,8 @@ def winner(
 ) -> tuple[Value, Value]:
     """The first maximum of a window, NaN before all, and its position: -1 if there is padding alone.
 
-    Of ``taken``, if given, the element at the maximum instead of the maximum; 0 for padding alone.
+    Of ``taken``, if given, the element at the maximum instead of the maximum; 0 for padding alone. Where ``guard`` does
+    not hold, both are arbitrary.
     """
     b, dtype, lanes = point.builder, x.dtype.compute, point.lanes
     state = [b.constant(lowest(dtype), dtype, lanes), b.constant(-1, i32, lanes)]
@@ -162,20 +168,27 @@ def winner(
     def step(point: Point, tap: Sequence[Index], number: Value, state: list[Value]) -> list[Value]:
         best, position = state[:2]
         place = windows.met(at, tap)
-        real = windows.inside(point, place, guard)
+        inside = windows.inside(point, place, Guard())
+        real = guard
+        for condition in inside:
+            real = both(b, real, condition)
         here = read(point, x, place, real)
-        wins = b.compare("gt", here, best)
-        if dtype.is_float:
-            wins = b.bit_or(wins, b.bit_and(b.compare("ne", here, here), b.compare("eq", best, best)))
-        # the first that is no padding wins over nothing, even if it is the least value
-        wins = b.bit_or(wins, b.compare("lt", position, 0))
-        condition = holds(point, real)
-        if condition is not None:
-            wins = b.bit_and(wins, condition)
-        found = [b.select(wins, here, best), b.select(wins, b.splat(number, lanes), position)]
+        found = [here, b.splat(number, lanes)]
         if taken is not None:
-            found.append(b.select(wins, read(point, taken, place, real), state[2]))
-        return found
+            found.append(read(point, taken, place, real))
+        if not windows.padded and number.constant == 0:
+            return found
+        if dtype.is_float:
+            # larger or NaN, unless NaN has won already
+            wins = b.bit_and(b.bit_not(b.compare("le", here, best)), b.compare("eq", best, best))
+        else:
+            wins = b.compare("gt", here, best)
+        if windows.padded:
+            # the first that is no padding wins over nothing, even if it is the least value
+            wins = b.bit_or(wins, b.compare("lt", position, 0))
+            condition = holds(point, inside)
+            wins = wins if condition is None else b.bit_and(wins, condition)
+        return [b.select(wins, new, old) for new, old in zip(found, state, strict=True)]
 
     result = over_taps(point, windows, state, step)
     return (result[0] if taken is None else result[2]), result[1]
@@ -190,6 +203,8 @@ def window_max(point: Point, windows: Windows, x: graph.Value, at: Coordinates) 
         place = windows.met(at, tap)
         guard = windows.inside(point, place, Guard())
         here = read(point, x, place, guard)
+        if not windows.padded and number.constant == 0:
+            return [here]
         wins = b.compare("gt", here, state[0])
         if dtype.is_float:
             wins = b.bit_or(wins, b.compare("ne", here, here))
