@@ -29,6 +29,9 @@ PRODUCTS = 2 * (2 * 6 * 7 * 7) * (4 * 3 * 3)
         ("contract", [(5, 7), (7, 3)], {"spec": "mk,kn->mn"}, 2 * 5 * 7 * 3),
         ("convolution", [IMAGES, FILTERS], PLAIN, PRODUCTS),
         ("convolution_input_gradient", [GRADIENT, FILTERS], {**PLAIN, "input_shape": IMAGES}, PRODUCTS),
+        # with a border of one zero, 3 taps meet 9 elements in 8 + 9 + 8 places along each dimension
+        ("convolution", [IMAGES, FILTERS], {**PLAIN, "padding": ((1, 1), (1, 1))}, 2 * (2 * 6 * 4) * (25 * 25)),
+        ("convolution", [IMAGES, FILTERS], {**PLAIN, "stride": (2, 4)}, 2 * (2 * 6 * 4) * (3 * 4) * (3 * 2)),
         ("convolution_filter_gradient", [GRADIENT, IMAGES], {**PLAIN, "filter_shape": FILTERS}, PRODUCTS),
     ],
 )

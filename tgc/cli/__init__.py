@@ -1,4 +1,4 @@
-"""The command line: ``tgc compile``, ``opt``, ``run`` and ``explain``.
+"""The command line: ``tgc compile``, ``opt``, ``run``, ``explain`` and ``bench``.
 
 Exit codes: 0, 1 for a mistake of the user's, 2 for a command line that is none, 70 for a fault of tgc itself.
 """
@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 import click
 
+from tgc.cli.bench import bench_command
 from tgc.cli.compile import compile_command
 from tgc.cli.explain import explain_command
 from tgc.cli.failures import BUG, USER, report_bug
@@ -33,10 +34,11 @@ def commands() -> None:
     tgc run build/digits predict x=image.npy  runs the object file, needs no linker
     tgc explain digits.py:predict             which operation became part of which kernel, and why not
     tgc opt --passes canonicalize,cse net.tgc graph IR in, graph IR out
+    tgc bench digits.py --dim batch=32        how fast it is, and this machine
     """
 
 
-for command in (compile_command, opt_command, run_command, explain_command):
+for command in (compile_command, opt_command, run_command, explain_command, bench_command):
     commands.add_command(command)
 
 

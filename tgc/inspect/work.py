@@ -14,6 +14,7 @@ from tgc.ir.dims import Dim, product
 from tgc.ir.graph import Node, Value
 from tgc.ir.kinds import OpKind
 from tgc.ir.opdef import OpTable
+from tgc.ops.convolve import Windows
 
 _NO_ARITHMETIC: Final = frozenset(
     {"cast", "bitcast", "select", "eq", "ne", "lt", "le", "gt", "ge", "logical_and", "logical_or", "logical_not"}
@@ -61,14 +62,34 @@ def contracted(node: Node) -> dict[str, Dim]:
 
 
 def _convolution(node: Node) -> Dim:
-    """Two for each tap of the filter at each output: for the gradients, at each element of the cotangent."""
-    if node.op == "convolution":
-        outputs, filters = node.result, node.operands[1]
-    elif node.op == "convolution_input_gradient":
-        outputs, filters = node.operands[0], node.operands[1]
-    else:
-        outputs, filters = node.operands[0], node.result
-    return 2 * outputs.type.size * product(filters.shape[1:])
+    """Two for each tap that meets an element of the input, not its padding; the gradients have as many."""
+    first, second = node.operands
+    inputs, filters, outputs = {
+        "convolution": (first.shape, second.shape, node.types[0].shape),
+        "convolution_input_gradient": (node.types[0].shape, second.shape, first.shape),
+        "convolution_filter_gradient": (second.shape, node.types[0].shape, first.shape),
+    }[node.op]
+    windows = Windows.of(node.attributes)
+    total = 2 * outputs[0] * filters[0] * filters[1]
+    steps = zip(windows.stride, windows.dilation, windows.padding, strict=True)
+    for d, (stride, dilation, (before, _)) in enumerate(steps, start=2):
+        total = total * _taps(inputs[d], filters[d], outputs[d], stride, dilation, before)
+    return total
+
+
+def _taps(size: Dim, taps: Dim, positions: Dim, stride: int, dilation: int, before: int) -> Dim:
+    """How many pairs of a position and a tap lie inside the input, along one dimension; all of them if sizes vary.
+
+    >>> _taps(4, 3, 4, 1, 1, 1)
+    10
+    """
+    if not (isinstance(size, int) and isinstance(taps, int) and isinstance(positions, int)):
+        return positions * taps
+    shifts = [k * dilation - before for k in range(taps)]
+    # position t reads element t * stride + shift
+    firsts = [max(0, -(shift // stride)) for shift in shifts]
+    ends = [min(positions, (size - 1 - shift) // stride + 1) for shift in shifts]
+    return sum(max(0, end - first) for first, end in zip(firsts, ends, strict=True))
 
 
 def traffic(inputs: Iterable[Value], results: Iterable[Value]) -> Dim:
