@@ -340,3 +340,20 @@ def test_what_cannot_be_is_refused_with_an_alternative(name: str) -> None:
     with pytest.raises(UnsupportedError) as caught:
         getattr(tgc, name)(tgc.tensor([1.0]))
     assert name == "imag" or "help: use tgc." in str(caught.value)
+
+
+@pytest.mark.parametrize("name", [name for name in TABLE if name != "searchsorted"])
+def test_it_can_be_batched(name: str) -> None:
+    """vmap gives what a loop over the examples gives, with the last operand batched alone and with all batched."""
+    for function, _, arrays in TABLE[name][:3]:
+        wide = [np.stack([a, np.flip(a, -1) if a.ndim else a]) for a in arrays]
+        for first in {0, len(arrays) - 1}:
+            given = [*arrays[:first], *wide[first:]]
+            axes = (*(None,) * first, *(0,) * (len(arrays) - first))
+            found = tgc.vmap(function, in_axes=axes)(*map(tgc.tensor, given)).numpy()
+            for i in range(2):
+                each_one = [a if axis is None else a[i] for a, axis in zip(given, axes, strict=True)]
+                expected = function(*map(tgc.tensor, each_one)).numpy()
+                assert found[i].dtype == expected.dtype
+                # sums may be taken in another order: at most 24 terms of at most 4
+                close(found[i], expected, 24 * 2.0**-20 if expected.dtype.kind == "f" else 0)

@@ -232,6 +232,13 @@ def test_functions_have_derivatives(function: Callable[..., Any], rng: np.random
     assert float(tgc.jvp(loss, (T(x),), (T(v),))[1]) == pytest.approx(slope, rel=2.0**-40, abs=2.0**-40)
 
 
+def test_nothing_has_a_derivative_too() -> None:
+    x = T(np.zeros((0, 3)))
+    gradient = tgc.grad(lambda x: (tgc.matrix_transpose(x) * x.T).sum())(x)
+    assert gradient.shape == (0, 3)
+    assert float((gradient.T * x.T).sum()) == 0
+
+
 # -- mistakes ----------------------------------------------------------------------------------------------------
 
 

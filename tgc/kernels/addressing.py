@@ -129,6 +129,9 @@ class Addressing:
         """Quotient and remainder; linear where that can be proven."""
         if by == 1:
             return index, Index()
+        if by == 0:
+            # without elements no index is ever computed
+            return Index(), Index()
         whole = tuple([(n, c // by) for n, c in index.terms if c % by == 0])
         rest = tuple([(n, c) for n, c in index.terms if c % by != 0])
         even_lane, even_constant = index.lane % by == 0, index.constant % by == 0
