@@ -32,6 +32,7 @@ from tgc.target import Target
 
 MOST_COPIES = 100  # vector instructions that a loop's body may have by unrolling
 MOST_VECTORS = 4
+LONG_STEP = 8  # vector instructions of a step that need no repetition to keep the machine busy
 
 
 def lower(region: Graph, *, name: str, target: Target, table: OpTable) -> Lowering:
@@ -47,7 +48,7 @@ def lower(region: Graph, *, name: str, target: Target, table: OpTable) -> Loweri
     cost = element_cost(found, lanes, work)
     ways, vectors = ways_and_vectors(found, lanes, work)
     folds = tuple([tuple(folds_of(level, found.folded)) for level in found.levels])
-    make = _Kernels(region, found, folds, table, lanes, ways, vectors, ways * vectors * work > MOST_COPIES)
+    make = _Kernels(region, found, folds, table, lanes, ways, vectors, work > LONG_STEP)
     parts = Parts.of(found, lanes, ways)
     if parts is not None:
         return make.in_parts(name, parts, cost)

@@ -46,16 +46,20 @@ def _whole(b: KernelBuilder, low: Value | int, high: Value | int, lanes: int, un
         loop.yield_()
 
 
-def _rest(b: KernelBuilder, low: Value | int, high: Value | int, lanes: int, body: Body) -> None:
-    if isinstance(low, int) and isinstance(high, int):
+def _rest(
+    b: KernelBuilder, low: Value | int, high: Value | int, lanes: int, body: Body, *, rolled: bool = False
+) -> None:
+    """Single vectors. ``rolled``: the body is long, so that masks all along cost less than its repetition."""
+    if isinstance(low, int) and isinstance(high, int) and (not rolled or high - low <= lanes):
         while low + lanes <= high:
             body(b.index(low), None)
             low += lanes
         if low < high:
             body(b.index(low), b.index(high - low))
         return
+    whole = isinstance(low, int) and isinstance(high, int) and (high - low) % lanes == 0
     with b.loop(low, high, lanes, name="v") as loop:
-        body(loop.index, b.sub(high, loop.index))
+        body(loop.index, None if whole else b.sub(b.index(high), loop.index))
         loop.yield_()
 
 
@@ -84,7 +88,7 @@ def tile_loop(
         split = low + max(high - low, 0) // step * step
         if split > low:
             _whole(b, low, split, step, 1, tile)
-        _rest(b, split, high, lanes, single)
+        _rest(b, split, high, lanes, single, rolled=True)
         return
     start, end = b.index(low), b.index(high)
     middle = b.add(start, b.mul(b.floor_divide(b.sub(end, start), step), step))
