@@ -19,7 +19,7 @@ from tgc.ops.convolve import Windows
 from tgc.reference import run_with_bounds
 from tgc.target import AVX512
 
-N, H, W = symbol("n"), symbol("h"), symbol("w")
+N, H, W, C, O = map(symbol, "nhwco")
 Shape = tuple[Dim, ...]
 FORWARD, INPUT, FILTER = "convolution", "convolution_input_gradient", "convolution_filter_gradient"
 OPS_UNDER_TEST = (FORWARD, INPUT, FILTER)
@@ -52,6 +52,7 @@ SHAPES: dict[str, tuple[Shape, Shape, Attributes]] = {
     "three-dimensions": ((1, 2, 4, 5, 6), (3, 2, 2, 3, 2), window(3, padding=1)),
     "large-filter": ((1, 2, 9, 9), (3, 2, 9, 9), window(2, padding=2)),
     "unknown-batch": ((N, 6, 8, 8), (20, 6, 3, 3), window(2, padding=1)),
+    "unknown-channels": ((N, 2 * C, 6, 7), (2 * O, C, 3, 2), window(2, groups=2)),
     "unknown-sizes": ((N, 6, H, W), (36, 3, 3, 2), window(2, stride=2, padding=1, dilation=2, groups=2)),
 }
 
@@ -101,6 +102,8 @@ def check(actual: Sequence[np.ndarray], graph: Graph, inputs: Sequence[np.ndarra
 def sizes_of(name: str) -> Iterator[dict[str, int]]:
     if name == "unknown-batch":
         yield from ({"n": size} for size in (0, 1, 7, 33))
+    elif name == "unknown-channels":
+        yield from ({"n": n, "c": c, "o": o} for n, c, o in ((2, 3, 5), (1, 20, 40)))
     elif name == "unknown-sizes":
         yield from ({"n": n, "h": h, "w": w} for n, h, w in ((3, 11, 23), (1, 5, 3), (0, 7, 7), (1, 40, 130)))
     else:

@@ -27,6 +27,8 @@ from tgc.target import Target
 
 # tiles of a chunk of rows, whose block of the left operand is to stay in a second-level cache
 _TILES = 8
+# what it costs to store one result by itself, in elements of an operand that are packed in that time
+_STORED_SINGLY = 10
 # bytes of a right operand that is read where it lies
 _SMALL = 192 * 1024
 
@@ -245,7 +247,7 @@ def _better_turned(a: Operand, b: Operand, sizes: Mapping[str, Dim], row: str, c
         return False
     lanes = target.lanes(a.dtype)
     fits = -(-m // lanes) * lanes * 4 <= m * 5
-    return fits and m <= 64 and k * (n - m) > 3 * m * n and b.stride(column) != 1 and a.stride(row) != 1
+    return fits and m <= 64 and k * (n - m) > _STORED_SINGLY * m * n and b.stride(column) != 1 and a.stride(row) != 1
 
 
 def _packs(
