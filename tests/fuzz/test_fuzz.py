@@ -1,0 +1,56 @@
+"""Random functions: O0 = O3 = the interpreter within its bounds, on one thread as on several bit for bit."""
+
+import pytest
+
+from tests.fuzz.checks import check, expected, shrunk, text
+from tests.fuzz.generator import Sample, sample
+from tgc.ir.parser import parse_module
+from tgc.ir.printer import print_module
+from tgc.ops import OPS
+
+FUNCTIONS = 50
+
+
+def fails(candidate: Sample) -> bool:
+    try:
+        check(candidate)
+    except Exception:  # noqa: BLE001
+        return True
+    return False
+
+
+@pytest.mark.parametrize("seed", range(FUNCTIONS))
+def test_compiled_code_does_what_the_function_says(seed: int) -> None:
+    found = sample(seed, length=8)
+    try:
+        check(found)
+    except Exception as error:
+        small = shrunk(found, fails, budget=40)
+        raise AssertionError(f"{error}\n{text(small)}") from error
+
+
+def test_most_results_are_certain_enough_to_be_compared() -> None:
+    results = [r for seed in range(40) for found in [sample(seed, length=8)] for r in expected(found, found.sizes[0])]
+    assert sum(r is not None for r in results) > 4 * sum(r is None for r in results)
+
+
+def test_a_seed_gives_one_function() -> None:
+    assert sample(7).function == sample(7).function
+    assert sample(7).function != sample(8).function
+
+
+@pytest.mark.parametrize("seed", range(100, 110))
+def test_random_functions_are_what_their_text_says(seed: int) -> None:
+    module = sample(seed).module
+    assert parse_module(print_module(module), OPS) == module
+
+
+def test_failures_shrink_to_what_fails() -> None:
+    """Here everything with a contraction is said to fail."""
+
+    def has_product(candidate: Sample) -> bool:
+        return any(n.op == "contract" for n in candidate.function.nodes())
+
+    found = next(s for s in map(sample, range(100)) if has_product(s))
+    small = shrunk(found, has_product)
+    assert [n.op for n in small.function.nodes() if n.op != "parameter"] == ["contract"]
