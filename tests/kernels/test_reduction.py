@@ -256,3 +256,33 @@ def test_a_row_may_be_written_where_it_was_read(compiled: Callable, rng: np.rand
     memory = x.reshape(-1).copy()
     runner.library.call("kernel", [memory for _ in stage.kernel.buffers])
     np.testing.assert_array_equal(memory, expected.reshape(-1))
+
+
+@pytest.mark.parametrize("axes", [(1, 2), (0, 2), (0, 1), (0, 1, 2), (2,), (0,)], ids=str)
+def test_dimensions_that_an_operand_tells_apart_are_folded_together(
+    axes: tuple[int, ...], compiled: Callable, rng: np.random.Generator
+) -> None:
+    def function(b: Builder, x: Value, u: Value, w: Value) -> tuple[Value, ...]:
+        place = b.op("iota", attributes={"shape": x.shape, "axis": 1, "dtype": f32})
+        y = b.mul(b.mul(x, b.broadcast(u, x.shape, (1,))), b.broadcast(w, x.shape, (0, 2)))
+        y = b.add(y, place)
+        return b.sum(y, axes), b.op("max", y, attributes={"axes": axes})
+
+    graph = graph_of(function, TensorType(f32, (N, 6, 21)), TensorType(f32, (6,)), TensorType(f32, (N, 21)))
+    runner = compiled(lower, graph)
+    for n in (0, 1, 9, 40):
+        inputs = [rng.integers(-3, 3, s).astype(np.float32) for s in ((n, 6, 21), (6,), (n, 21))]
+        for y, expected in zip(runner(*inputs), run_graph(graph, inputs), strict=True):
+            np.testing.assert_array_equal(y, expected)
+
+
+def test_rows_of_several_dimensions_are_normalised(compiled: Callable, rng: np.random.Generator) -> None:
+    def function(b: Builder, x: Value, w: Value) -> Value:
+        e = b.op("exp", b.sub(b.mul(x, b.broadcast(w, x.shape, (1,))), along(b, "max", x, (1, 2))))
+        return b.div(e, along(b, "sum", e, (1, 2)))
+
+    graph = graph_of(function, TensorType(f32, (N, 5, 7)), TensorType(f32, (5,)))
+    runner = compiled(lower, graph)
+    for n in (0, 1, 9):
+        inputs = [rng.normal(size=s).astype(np.float32) for s in ((n, 5, 7), (5,))]
+        np.testing.assert_allclose(runner(*inputs)[0], run_graph(graph, inputs)[0], rtol=2.0**-18)
