@@ -83,6 +83,7 @@ _EXPORTS: Mapping[str, str] = {
         ).split(),
         "tgc.frontend.functions.searching",
     ),
+    **dict.fromkeys(("dynamic_slice", "dynamic_update_slice"), "tgc.frontend.functions.slices"),
     **dict.fromkeys("matmul matrix_transpose tensordot vecdot einsum".split(), "tgc.frontend.functions.products"),
 }
 _PACKAGES: Mapping[str, str] = {

@@ -192,6 +192,26 @@ def test_how_many_slices_there_are_must_be_known() -> None:
         tgc.jit(lambda x: tgc.unstack(x)[0], "f32[n, 3]")(T(np.ones((2, 3), np.float32)))
 
 
+# -- slices at computed places -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("start", [0, 2, -3, 9])
+def test_slices_at_computed_places(start: int) -> None:
+    x, update = np.arange(15.0).reshape(5, 3), np.array([[-1.0, -2.0]] * 2)
+    first = min(max(start, 0), 3)
+
+    def both(x: tgc.Tensor, update: tgc.Tensor, i: tgc.Tensor) -> Any:
+        return tgc.dynamic_slice(x, [i, 1], [2, 2]), tgc.dynamic_update_slice(x, update, [i, 1])
+
+    part, whole = tgc.jit(both)(T(x), T(update), T(start))
+    np.testing.assert_array_equal(part.numpy(), x[first : first + 2, 1:])
+    expected = x.copy()
+    expected[first : first + 2, 1:] = update
+    np.testing.assert_array_equal(whole.numpy(), expected)
+    gradient = tgc.grad(lambda x: (tgc.dynamic_slice(x, [T(start), 1], [2, 2]) * T(update)).sum())(T(x))
+    np.testing.assert_array_equal(gradient.numpy(), np.where(expected == x, 0, expected))
+
+
 # -- derivatives -------------------------------------------------------------------------------------------------
 
 
@@ -272,6 +292,9 @@ def test_nothing_has_a_derivative_too() -> None:
         (lambda: tgc.searchsorted(T([1]), T([1]), side="middle"), UserError, "left"),
         (lambda: tgc.tril(T([1])), ShapeError, "triangle"),
         (lambda: tgc.meshgrid(T([[1]])), ShapeError, "1-D"),
+        (lambda: tgc.arange(5)[T(1) : T(3)], UserError, "depends on values"),
+        (lambda: tgc.dynamic_slice(T([1, 2]), [0, 0], [1]), ShapeError, "starts"),
+        (lambda: tgc.dynamic_slice(T([1, 2]), [T(0.5)], [1]), DTypeError, "cannot begin at"),
         (lambda: tgc.positive(T([True])), DTypeError, "bool"),
         (lambda: tgc.einsum("ij,jk->ik", T([[1, 2]]), T([[1]])), ShapeError, "'j' is 2 and 1"),
         (lambda: tgc.add(T([1], dtype=tgc.u64), T([1])), DTypeError, "no common integer dtype"),

@@ -244,6 +244,12 @@ def _at(index: int, size: Dim, axis: int, tensor: Indexing) -> Dim:
 
 def _bounds(item: slice, size: Dim) -> tuple[Dim, Dim, int, bool]:
     """(start, stop, step, whether the axis is reversed first) of a slice, clamped to the axis."""
+    if any(isinstance(bound, BaseTensor) for bound in (item.start, item.stop, item.step)):
+        raise UserError(
+            "a slice between tensors has a size that depends on values",
+            hint="use tgc.dynamic_slice(x, starts, sizes), or plain integers",
+            location=here(),
+        )
     step = 1 if item.step is None else int(item.step)
     if step == 0:
         raise UserError("a slice with step 0", location=here())
