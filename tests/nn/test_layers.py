@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 import tgc
 from tgc import nn
-from tgc.errors import UserError
+from tgc.errors import UnsupportedError, UserError
 
 Array = NDArray[Any]
 
@@ -243,9 +243,28 @@ def test_multihead_attention(causal: bool, rng: np.random.Generator, close: Any)
     joined = (weights @ v).transpose(0, 2, 1, 3).reshape(3, 5, 8)
     t = tgc.tensor(x)
     expected = joined @ w["out_proj.weight"].T + w["out_proj.bias"]
-    close(layer(t, t, t, causal=causal), expected, 100)
+    output, weights_kept = layer(t, t, t, is_causal=causal)
+    close(output, expected, 100)
+    assert weights_kept is None
     # other keys and values go another way through the projections
-    close(layer(t, t * 1.0, t * 1.0, causal=causal), expected, 100)
+    close(layer(t, t * 1.0, t * 1.0, is_causal=causal)[0], expected, 100)
+    if causal:
+        hidden = tgc.tensor(~np.tril(np.ones((5, 5), bool)))
+        close(layer(t, t, t, attn_mask=hidden)[0], expected, 100)
+
+
+def test_attention_leaves_out_padded_keys_and_refuses_to_give_its_weights(rng: np.random.Generator, close: Any) -> None:
+    layer = nn.MultiheadAttention(8, 2, batch_first=True)
+    x = normal(rng, 2, 5, 8)
+    padded = np.zeros((2, 5), bool)
+    padded[:, 3:] = True
+    t, short = tgc.tensor(x), tgc.tensor(x[:, :3])
+    expected = layer(t, short, short)[0].numpy().astype(np.float64)
+    close(layer(t, t, t, key_padding_mask=tgc.tensor(padded))[0], expected, 100)
+    zeros = tgc.tensor(np.zeros((5, 5), np.float32))
+    close(layer(t, t, t, attn_mask=zeros, key_padding_mask=tgc.tensor(padded))[0], expected, 100)
+    with pytest.raises(UnsupportedError, match="weights of attention are not kept"):
+        layer(t, t, t, need_weights=True)
 
 
 def test_losses(rng: np.random.Generator, close: Any) -> None:

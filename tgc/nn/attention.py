@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from tgc.errors import ShapeError, UserError
+from tgc.dtypes import bool_
+from tgc.errors import ShapeError, UnsupportedError, UserError
 from tgc.frontend.tensor import Tensor
 from tgc.frontend.trace import here
 from tgc.nn import functional, initialise
@@ -20,7 +21,7 @@ class MultiheadAttention(Module):
 
     >>> import tgc
     >>> x = tgc.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
-    >>> MultiheadAttention(2, 1)(x, x, x).shape
+    >>> MultiheadAttention(2, 1)(x, x, x)[0].shape
     (3, 2)
     """
 
@@ -48,13 +49,27 @@ class MultiheadAttention(Module):
         return x.reshape(batch, length, self.num_heads, self.embed_dim // self.num_heads).permute(0, 2, 1, 3)
 
     def forward(
-        self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None, *, causal: bool = False
-    ) -> Tensor:
-        """The attention of ``query`` [N, L, E] to ``key`` and ``value`` [N, S, E] (order as the module's).
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        *,
+        key_padding_mask: Tensor | None = None,
+        need_weights: bool = False,
+        attn_mask: Tensor | None = None,
+        is_causal: bool = False,
+    ) -> tuple[Tensor, None]:
+        """The attention of ``query`` [N, L, E] to ``key`` and ``value`` [N, S, E] (order as the module's), and None.
 
-        ``mask`` broadcasts to [N, heads, L, S]: bool, true where a query may see a key, or floats that are added to the
-        scores. ``causal``: query i sees keys 0 to i alone.
+        As in PyTorch: ``attn_mask`` broadcasts to [N, heads, L, S], bool, true where a query must *not* see a key, or
+        floats that are added to the scores; ``key_padding_mask`` [N, S] is true for keys that nobody sees;
+        ``is_causal``: query i sees keys 0 to i alone. The weights are never written to memory, so asking for them
+        (``need_weights``) raises :class:`UnsupportedError`.
         """
+        if need_weights:
+            raise UnsupportedError(
+                "the weights of attention are not kept", hint="compute them from in_proj_weight", location=here()
+            )
         if query.ndim not in (2, 3) or query.shape[-1] != self.embed_dim:
             raise ShapeError(f"attention of {query.type}", hint=f"vectors have size {self.embed_dim}", location=here())
 
@@ -69,10 +84,26 @@ class MultiheadAttention(Module):
         else:
             parts = [self._projected(batched(x), i) for i, x in enumerate((query, key, value))]
         q, k, v = (self._heads(part) for part in parts)
-        found = functional.scaled_dot_product_attention(q, k, v, mask, causal=causal)
+        mask = _seen(attn_mask, key_padding_mask)
+        found = functional.scaled_dot_product_attention(q, k, v, mask, causal=is_causal)
         if self.dropout:
             found = functional.dropout(found, self.dropout, training=self.training)
         batch, _, length, _ = found.shape
         joined = found.permute(0, 2, 1, 3).reshape(batch, length, self.embed_dim)
         result = self.out_proj(joined)
-        return result.squeeze(0) if query.ndim == 2 else result if self.batch_first else result.swapaxes(0, 1)  # type: ignore[no-any-return]
+        if query.ndim == 2:
+            return result.squeeze(0), None
+        return (result if self.batch_first else result.swapaxes(0, 1)), None
+
+
+def _seen(hidden: Tensor | None, padding: Tensor | None) -> Tensor | None:
+    """What :func:`functional.scaled_dot_product_attention` takes: true where a key is seen, or floats to be added."""
+    mask = hidden if hidden is None or hidden.dtype is not bool_ else ~hidden
+    if padding is None:
+        return mask
+    keys = ~padding.reshape(padding.shape[0], 1, 1, padding.shape[1])
+    if mask is None:
+        return keys
+    if mask.dtype is bool_:
+        return mask & keys
+    return mask + (1 - keys.astype(mask.dtype)) * -1e30
