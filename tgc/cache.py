@@ -7,16 +7,15 @@ caches; it must belong to the user alone, since what lies in it is run. An unusa
 
 from __future__ import annotations
 
-import functools
 import json
 import os
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import llvmlite
 import numpy as np
@@ -36,14 +35,26 @@ _LARGEST = 512 * 1024 * 1024
 _SEPARATOR = "\0"
 
 
-@functools.lru_cache(maxsize=1)
-def compiler_fingerprint() -> str:
-    """What compiled code depends on besides its source: versions, and the compiler's own files as they are now."""
+def _stamps(folder: str | Path) -> Iterator[tuple[str, int, int]]:
+    """(name, size, time of the last change) of every Python file in a folder and below."""
+    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+        if entry.is_dir():
+            yield from _stamps(entry.path)
+        elif entry.name.endswith(".py"):
+            status = entry.stat()
+            yield entry.name, status.st_size, status.st_mtime_ns
+
+
+def _compiler_fingerprint() -> str:
     root = Path(__file__).resolve().parents[1]
-    files = (path for package in ("tgc", "passes") for path in sorted((root / package).rglob("*.py")))
-    stamps = [(str(path.relative_to(root)), s.st_size, s.st_mtime_ns) for path in files for s in (path.stat(),)]
+    stamps = [stamp for package in ("tgc", "passes") for stamp in _stamps(root / package)]
     parts = (VERSION, llvmlite.__version__, sys.version, repr(stamps))
     return sha256(_SEPARATOR.join(parts).encode()).hexdigest()
+
+
+COMPILER: Final = _compiler_fingerprint()
+"""What compiled code depends on besides its source: versions, and the compiler's own files, as they are when they are
+imported, so that a process that runs on while they change does not vouch for the new ones."""
 
 
 def cache_key(module: Module, target: Target, *options: object) -> str:
@@ -51,7 +62,7 @@ def cache_key(module: Module, target: Target, *options: object) -> str:
 
     Locations are no part of it, and constants are by their digests.
     """
-    parts = (compiler_fingerprint(), repr(target), *map(repr, options), print_module(module, locations=False))
+    parts = (COMPILER, repr(target), *map(repr, options), print_module(module, locations=False))
     return sha256(_SEPARATOR.join(parts).encode()).hexdigest()
 
 

@@ -17,7 +17,7 @@ from tgc.backend.entry import entry_symbols
 from tgc.backend.host import host_target
 from tgc.backend.jit import Library
 from tgc.backend.threads import Runtime, compile_runtime, process_runtime
-from tgc.cache import Cache, compiler_fingerprint
+from tgc.cache import COMPILER, Cache
 from tgc.errors import CompilerBug
 from tgc.ir.graph import Array
 from tgc.kernels.program import Program
@@ -60,7 +60,7 @@ def runtime() -> Runtime:
     cache = Cache.default()
     if cache is None:
         return process_runtime()
-    key = sha256(f"runtime {compiler_fingerprint()} {host_target()}".encode()).hexdigest()
+    key = sha256(f"runtime {COMPILER} {host_target()}".encode()).hexdigest()
     image = cache.read(key)
     if image is None:
         image = compile_runtime()
