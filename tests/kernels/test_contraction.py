@@ -86,6 +86,9 @@ def check(actual: Sequence[np.ndarray], graph: Graph, inputs: Sequence[np.ndarra
         ("i,j->ij", (10,), (21,)),
         ("bk,bk->b", (10, 30), (10, 30)),
         ("k,k->", (100,), (100,)),
+        ("k,k->", (70_000,), (70_000,)),
+        ("bhd,bhd->bh", (5, 3, 48), (5, 3, 48)),
+        ("bhd,bhd->b", (5, 3, 21), (5, 3, 21)),
         ("mk,nk->mn", (1, 100), (70, 100)),
         ("mk,kn->mn", (1, 100), (100, 300)),
         ("mk,nk->mn", (3, 40), (70, 40)),
@@ -110,6 +113,7 @@ def test_products_of_known_sizes(compiled: Callable, spec: str, a: Shape, b: Sha
         ("bo,oi->bi", (B, 10), (10, 33)),
         ("bsi,oi->bso", (2, B, 20), (40, 20)),
         ("bqd,bkd->bqk", (2, B, 16), (2, B, 16)),
+        ("qk,qk->q", (5, B), (5, B)),
     ],
 )
 def test_one_kernel_serves_every_size(compiled: Callable, spec: str, a: Shape, b: Shape) -> None:

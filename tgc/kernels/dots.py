@@ -6,6 +6,8 @@ products at a time, and each is added up across its lanes at the end.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 from tgc.ir.dims import Dim, product
 from tgc.ir.graph import Graph
 from tgc.ir.opdef import OpTable
@@ -17,7 +19,7 @@ from tgc.kernels.grid import ceil_divide, unflattened
 from tgc.kernels.indices import Index
 from tgc.kernels.ir import Buffer, Value
 from tgc.kernels.lowering import Stage
-from tgc.kernels.tile import product_sum
+from tgc.kernels.tile import LONGEST_CHAIN, product_sum
 from tgc.target import Target
 
 _MOST_ROWS = 4
@@ -29,18 +31,22 @@ _PRODUCTS = 1 << 16
 
 def is_dots(plan: Plan, target: Target) -> bool:
     """Whether the product had better be made of dot products."""
-    depth = plan.sizes[plan.summed[-1]]
+    depth, inner = plan.sizes[plan.summed[-1]], plan.summed[-1]
     lanes = plan.shape.lanes
-    if not isinstance(plan.rows, int) or plan.rows > _MOST_ROWS or len(plan.summed) != 1 or not plan.column:
+    if not isinstance(plan.rows, int) or plan.rows > _MOST_ROWS or len(plan.summed) != 1:
+        return False
+    if not plan.column and plan.rows > 1:
         return False
     whole = isinstance(depth, int) and depth % lanes == 0
     long = not isinstance(depth, int) or depth >= 2 * lanes
-    along = plan.left.stride(plan.summed[-1]) == plan.right.stride(plan.summed[-1]) == 1
+    along = plan.left.stride(inner) == plan.right.stride(inner) == 1
     return along and long and (whole or target.masked) and plan.right.stride(plan.column) != 1
 
 
 def dots_stage(plan: Plan, region: Graph, name: str, table: OpTable) -> Stage:
     """The kernel: an iteration makes some vectors of columns of all rows."""
+    if not plan.column:
+        return _single_dots(plan, region, name, table)
     lanes, depth = plan.shape.lanes, plan.sizes[plan.summed[-1]]
     rows = plan.rows if isinstance(plan.rows, int) else 1
     together = max(1, _PRODUCTS // (lanes * max(depth, 1))) if isinstance(depth, int) else 4
@@ -98,19 +104,75 @@ def _dots(plan: Plan, evaluator: Evaluator, at: dict[str, Index], column: Value,
     row = evaluator.scalar(plan.left.offset(at))
     depth = plan.sizes[inner]
     whole = isinstance(depth, int) and depth % lanes == 0
-    zero = b.constant(0, plan.dtype, lanes)
-    with b.loop(0, depth, lanes, carried=[zero] * (rows * count), name="k") as loop:
-        valid = None if whole else b.sub(b.index(depth), loop.index)
+
+    def add_products(k: Value, have: Sequence[Value]) -> list[Value]:
+        valid = None if whole else b.sub(b.index(depth), k)
         factors = []
         for m in range(rows):
-            offset = b.add(b.add(row, loop.index), b.index(plan.left.stride(plan.row) * m))
+            offset = b.add(b.add(row, k), b.index(plan.left.stride(plan.row) * m))
             factors.append(b.convert(b.load(left, offset, lanes, count=valid), plan.dtype))
-        found = list(loop.carried)
+        found = list(have)
         for j, start in enumerate(starts):
-            vector = b.convert(b.load(right, b.add(start, loop.index), lanes, count=valid), plan.dtype)
+            vector = b.convert(b.load(right, b.add(start, k), lanes, count=valid), plan.dtype)
             for m, factor in enumerate(factors):
                 found[m * count + j] = product_sum(b, vector, factor, found[m * count + j])
-        loop.yield_(*found)
-    for i, total in enumerate(loop.results):
+        return found
+
+    totals = _in_blocks(b, depth, lanes, [b.constant(0, plan.dtype, lanes)] * (rows * count), add_products)
+    for i, total in enumerate(totals):
         m, j = divmod(i, count)
         b.store(sums, b.add(lane, m * lanes + j), b.reduce("add", total))
+
+
+def _in_blocks(
+    b: KernelBuilder,
+    depth: Dim,
+    step: int,
+    zeros: Sequence[Value],
+    add_products: Callable[[Value, Sequence[Value]], Sequence[Value]],
+) -> Sequence[Value]:
+    """Sums over 0, step, … < depth: blocks that are no longer than a chain may be, added in order."""
+    longest = LONGEST_CHAIN * step
+    if isinstance(depth, int) and depth <= longest:
+        with b.loop(0, depth, step, carried=zeros, name="k") as loop:
+            loop.yield_(*add_products(loop.index, loop.carried))
+        return loop.results
+    with b.loop(0, depth, longest, carried=zeros, name="block") as block:
+        end = b.minimum(b.add(block.index, longest), b.index(depth))
+        with b.loop(block.index, end, step, carried=zeros, name="k") as loop:
+            loop.yield_(*add_products(loop.index, loop.carried))
+        block.yield_(*(b.add(x, y) for x, y in zip(block.carried, loop.results, strict=True)))
+    return block.results
+
+
+def _single_dots(plan: Plan, region: Graph, name: str, table: OpTable) -> Stage:
+    """The kernel where no column is: an iteration makes one dot product, several vectors of it at a time."""
+    lanes, inner = plan.shape.lanes, plan.summed[-1]
+    depth = plan.sizes[inner]
+    sizes = [plan.sizes[c] for c in plan.outer]
+    b = KernelBuilder(name, count=product(sizes))
+    evaluator = Evaluator(b, region, table)
+    places = unflattened(b, b.iteration, sizes) if sizes else []
+    at = {c: evaluator.index(p) for c, p in zip(plan.outer, places, strict=True)}
+    operands = [(evaluator.parameter(o.parameter), evaluator.scalar(o.offset(at))) for o in (plan.left, plan.right)]
+    vectors = 4 if not isinstance(depth, int) or depth % lanes or depth % (4 * lanes) == 0 else 1
+    whole = isinstance(depth, int) and depth % (vectors * lanes) == 0
+
+    def add_products(k: Value, have: Sequence[Value]) -> list[Value]:
+        found = []
+        for v, total in enumerate(have):
+            valid = None if whole else b.sub(b.index(depth), b.add(k, v * lanes))
+            x, y = (
+                b.convert(b.load(buffer, b.add(b.add(start, k), v * lanes), lanes, count=valid), plan.dtype)
+                for buffer, start in operands
+            )
+            found.append(product_sum(b, x, y, total))
+        return found
+
+    zeros = [b.constant(0, plan.dtype, lanes)] * vectors
+    total, *rest = _in_blocks(b, depth, vectors * lanes, zeros, add_products)
+    for other in rest:
+        total = b.add(total, other)
+    place = tuple(at.get(c, Index()) for c in plan.out)
+    finish_row(evaluator, plan.anchor.result, [b.reduce("add", total)], place, Columns(None, b.index(0), 1, 1, 1))
+    return Stage(b.finish(), 20 + depth // 20)
