@@ -28,6 +28,7 @@ from tgc.target import Target
 
 CHUNK_NANOSECONDS = 6000.0
 MOST_PIECES = 6
+MOST_COPIES = 120  # instructions that cutting the vector axis may add
 NOTHING: Mapping[int, tuple[Buffer, Value]] = MappingProxyType({})
 
 
@@ -96,8 +97,12 @@ def _lower_group(region: Graph, group: Sequence[int], name: str, target: Target,
         evaluator.parameter(i)
     for i in group:
         evaluator.result(i)
-    light = target.masked and sum(weight(node) for node in region.nodes()) <= 6
-    walk_pass = _Pass(evaluator, walk, main, axes, group, lanes, 4 if light else 1, _cuts(axes, accesses))
+    work = sum(weight(node) for node in region.nodes())
+    light = target.masked and work <= 6
+    cuts = _cuts(axes, accesses)
+    # the body is repeated in each piece
+    cuts = cuts if work * len(cuts) <= MOST_COPIES else ()
+    walk_pass = _Pass(evaluator, walk, main, axes, group, lanes, 4 if light else 1, cuts)
     grid.emit(b, walk_pass.run if turned is None else _Turned(walk_pass, turned).run)
     return Stage(b.finish(), grid.cost(cost))
 
