@@ -202,6 +202,7 @@ class _Product:
             self._columns(panel),
             place,
             self._scratch,
+            products=plan.inner,
             complete=complete,
             wanted=lambda r: b.compare("lt", b.add(row, r), self.height),
         )

@@ -188,6 +188,7 @@ class _Product:
             columns,
             place,
             self._scratch,
+            products=plan.inputs * (plan.taps // plan.phases),
             complete=complete,
             wanted=wanted,
         )

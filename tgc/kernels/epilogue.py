@@ -19,6 +19,7 @@ Place: TypeAlias = "tuple[Index, ...]"
 
 # vector operations in one block beyond which the tile is walked by a loop instead of being unrolled
 _LONGEST_BLOCK = 200
+_MANY_PRODUCTS = 192
 
 
 def require_plain_results(region: Graph) -> None:
@@ -53,15 +54,20 @@ def finish_tile(
     place: Callable[[int | Value], Place],
     scratch: Callable[[], Buffer],
     *,
+    products: Dim,
     complete: Value | None = None,
     wanted: Callable[[Value], Value] | None = None,
 ) -> None:
     """Stores every result of the region for one tile, the anchor being ``sums``, row by row.
 
     ``place`` gives the index of a row's first element, ``scratch`` a buffer of the tile's size. Where ``complete`` is
-    given and does not hold, only the rows for which ``wanted`` holds are stored.
+    given and does not hold, only the rows for which ``wanted`` holds are stored. Sums of many ``products`` are finished
+    in a loop: that takes little of their time, and is quicker to compile.
     """
     builder = evaluator.builder
+    if isinstance(products, int) and products >= _MANY_PRODUCTS:
+        _finish_in_loop(evaluator, anchor, sums, shape, columns, place, scratch, None if complete is None else wanted)
+        return
     if complete is not None and wanted is not None:
         with builder.if_(complete) as branch:
             _finish_rows(evaluator, anchor, sums, shape, columns, place, scratch)
