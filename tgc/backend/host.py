@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 from typing import Final
@@ -13,7 +12,10 @@ from typing import Final
 import llvmlite.binding as llvm
 
 from tgc.errors import TargetError
+from tgc.lazy import lazy_module
 from tgc.target import BASELINES, Target, baseline
+
+_subprocess = lazy_module("subprocess")
 
 _CACHES: Final = Path("/sys/devices/system/cpu/cpu0/cache")
 _LIST_CPUS: Final = """
@@ -116,7 +118,7 @@ def known_cpus(triple: str) -> tuple[frozenset[str], frozenset[str]]:
 
     LLVM prints them to the standard error of a process, so this starts one.
     """
-    listed = subprocess.run(
+    listed = _subprocess.run(
         [sys.executable, "-c", _LIST_CPUS, triple], capture_output=True, text=True, check=False, timeout=60
     )
     cpus, _, features = listed.stderr.partition("Available features")

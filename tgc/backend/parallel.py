@@ -5,15 +5,20 @@ from __future__ import annotations
 import ctypes
 import os
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import llvmlite.binding as llvm
 
 from tgc.backend.codegen import EXTERNAL_SYMBOLS, create_machine, parse_module
 from tgc.backend.objects import defined_symbols, undefined_symbols
 from tgc.errors import CompilerBug
+from tgc.lazy import lazy_module
 from tgc.target import Target
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+_futures = lazy_module("concurrent.futures")
 
 
 def compile_modules(
@@ -53,7 +58,7 @@ class ModuleCompiler:
         self._target = target
         self._external = external
         workers = threads or available_processors()
-        self._pool = ThreadPoolExecutor(workers) if workers > 1 else None
+        self._pool = _futures.ThreadPoolExecutor(workers) if workers > 1 else None
         self._texts: list[str] = []
         self._images: list[Future[bytes]] = []
 
