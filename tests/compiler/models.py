@@ -54,7 +54,7 @@ class Transformer(nn.Module):
 
     def forward(self, x: Any) -> Any:
         y = self.norm1(x)
-        x = x + self.attention(y, y, y)
+        x = x + self.attention(y, y, y)[0]
         x = x + self.down(functional.gelu(self.up(self.norm2(x))))
         return self.fc(x.mean(1))
 
