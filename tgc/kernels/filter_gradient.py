@@ -37,6 +37,8 @@ from tgc.target import Target
 
 _LARGEST_PATCH = 24 * 1024
 _LONGEST_BLOCK = 64
+# positions that are summed before they are added to what there is
+_LONGEST_SUM = 1024
 # independent sums over images: more would cost memory, fewer leave threads without work
 _MOST_PARTS = 8
 _MOST_PARTIAL = 1 << 21
@@ -168,6 +170,7 @@ def _block(axes: Sequence[Sliding], channels: Dim) -> tuple[int, ...]:
     rows = axes[-2].positions
     limit = rows if isinstance(rows, int) else 8
     second = 1
+    limit = min(limit, _LONGEST_SUM // last)
     while second < limit and axes[-2].extent(second + 1) * line <= _LARGEST_PATCH:
         second += 1
     return (*(1 for _ in axes[:-2]), second, last)
