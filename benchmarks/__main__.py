@@ -1,5 +1,6 @@
 """`python -m benchmarks`: the table of rows, each contestant beside tgc and beside the machine's limits."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -8,8 +9,8 @@ from rich.table import Table
 
 from benchmarks.chart import draw
 from benchmarks.harness import CLOCKS, GENERAL, measure_apart
-from benchmarks.limits import measure
-from benchmarks.report import cells, headings, markdown, row, write_json
+from benchmarks.limits import Limits, measure
+from benchmarks.report import Row, cells, headings, markdown, row, write_json
 from benchmarks.workloads import SUITES, WORKLOADS
 
 
@@ -68,15 +69,19 @@ def main(
                 table.add_row(*cells(found[-1], peers))
                 if output is not None:
                     # a long run that is stopped keeps what it has
-                    output.mkdir(parents=True, exist_ok=True)
-                    write_json(output / "benchmarks.json", [*rows, *found], limits)
+                    write(output, [*rows, *found], limits, peers)
         console.print(table)
         for problem in (problem for one in found for problem in one.problems):
             console.print(problem, style="red", markup=False, highlight=False, soft_wrap=True)
         rows += found
-    if output is not None:
-        (output / "benchmarks.md").write_text(markdown(rows, peers), encoding="utf-8")
-        draw(output / "benchmarks.svg", rows)
+
+
+def write(folder: Path, rows: Sequence[Row], limits: Sequence[Limits], peers: Sequence[str]) -> None:
+    """The run so far, as JSON, as a table and as a chart."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "benchmarks.json", rows, limits)
+    (folder / "benchmarks.md").write_text(markdown(rows, peers), encoding="utf-8")
+    draw(folder / "benchmarks.svg", rows)
 
 
 if __name__ == "__main__":

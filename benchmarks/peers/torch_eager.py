@@ -22,7 +22,7 @@ def outputs(result: Any) -> list[Array]:
 
 
 def matmul(a: Tensor, b: Tensor, *, transpose_a: bool = False, transpose_b: bool = False) -> Tensor:
-    return (a.mT if transpose_a else a) @ (b.mT if transpose_b else b)
+    return (a.transpose(-1, -2) if transpose_a else a) @ (b.transpose(-1, -2) if transpose_b else b)
 
 
 def convolution(x: Tensor, w: Tensor, **options: int) -> Tensor:
@@ -122,5 +122,5 @@ def build(workload: Workload, inputs: Inputs) -> Contestant:
     if workload.function == "train_eagerly":
         # as where tgc runs it: a step ends when its loss is known
         step, given = run, arguments(inputs)
-        return Contestant(lambda: float(step(*given)))
+        return Contestant(lambda: step(*given).item())
     return Contestant(partial(run, *arguments(inputs)), outputs)
