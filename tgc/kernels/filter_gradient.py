@@ -191,7 +191,13 @@ class _Partial:
         channels = width if plan.depthwise else plan.inputs
         # the last tile's rows reach beyond the last element
         self.patch = Patch.declare(self.evaluator, "patch", extents, channels, plan.dtype, lanes, plan.shape.rows)
-        self.errors = Patch.declare(self.evaluator, "errors", plan.block, width, plan.dtype, lanes)
+        self.errors_type = type_ = region.parameters[plan.gradient].type
+        exact = isinstance(plan.outputs, int) and plan.outputs % width == 0
+        tiled = type_.layout is not None and bool(type_.layout.tiles)
+        # vectors of the result's gradient are read where they lie if that is what they are
+        self.errors: Patch | None = None
+        if type_.strides[1] != 1 or type_.dtype is not plan.dtype or tiled or not exact:
+            self.errors = Patch.declare(self.evaluator, "errors", plan.block, width, plan.dtype, lanes)
 
     def stage(self) -> Stage:
         b, plan = self.builder, self.plan
@@ -229,7 +235,12 @@ class _Partial:
             origins,
             have=have if plan.depthwise else None,
         )
-        self.errors.fill(evaluator, plan.gradient, image, wide, starts, have=have)
+        if self.errors is not None:
+            self.errors.fill(evaluator, plan.gradient, image, wide, starts, have=have)
+            errors = b.index(0)
+        else:
+            at = (evaluator.index(image), wide, *(evaluator.index(start) for start in starts))
+            errors = evaluator.scalar(evaluator.address(self.errors_type, at, 1))
         limits = [
             b.minimum(b.sub(b.index(axis.positions), s), size)
             for axis, s, size in zip(plan.axes, starts, plan.block, strict=True)
@@ -243,11 +254,11 @@ class _Partial:
             target = b.add(start, b.mul(tap.index, b.index(plan.padded_rows * plan.shape.width)))
             with b.loop(0, plan.rows, plan.shape.rows, name="row") as row:
                 here = b.add(target, b.mul(row.index, plan.shape.width))
-                self._tile(b.add(source, row.index), here, limits)
+                self._tile(b.add(source, row.index), errors, here, limits)
 
-    def _tile(self, source: Value, target: Value, limits: list[Value]) -> None:
+    def _tile(self, source: Value, errors: Value, target: Value, limits: list[Value]) -> None:
         b, shape = self.builder, self.plan.shape
-        sums = self._over_positions(source, b.index(0), limits, zeros(b, shape, self.plan.dtype))
+        sums = self._over_positions(source, errors, limits, zeros(b, shape, self.plan.dtype))
         for i, value in enumerate(sums):
             at = b.add(target, i * shape.lanes)
             b.store(self.partial, at, b.add(b.load(self.partial, at, shape.lanes), value))
@@ -260,7 +271,8 @@ class _Partial:
         shape = plan.shape
         d = len(plan.axes) - len(limits)
         step = b.index(self.patch.strides()[d] * plan.axes[d].in_step)
-        pitch = b.index(self.errors.strides()[d])
+        pitch = b.index(self.errors.strides()[d] if self.errors is not None else self.errors_type.strides[d + 2])
+        buffer = self.errors.buffer if self.errors is not None else self.evaluator.parameter(plan.gradient)
         count, *rest = limits
         if rest:
             with b.loop(0, count, carried=list(sums), name=f"position{d}") as loop:
@@ -273,7 +285,7 @@ class _Partial:
 
         def read_vectors(k: Value) -> list[Value]:
             at = b.add(errors, b.mul(k, pitch))
-            return [b.load(self.errors.buffer, b.add(at, v * shape.lanes), shape.lanes) for v in range(shape.vectors)]
+            return [b.load(buffer, b.add(at, v * shape.lanes), shape.lanes) for v in range(shape.vectors)]
 
         if not plan.depthwise:
             return accumulate(b, shape, count, sums, read_row, read_vectors)
