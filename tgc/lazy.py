@@ -25,5 +25,9 @@ def lazy_module(name: str) -> Any:
     spec.loader = loader
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
+    package, _, child = name.rpartition(".")
+    if package:
+        # as an import does: whoever imports the submodule after us finds it in its package
+        setattr(sys.modules[package], child, module)
     loader.exec_module(module)
     return module
