@@ -123,11 +123,13 @@ def parse_pipeline(
     *,
     passes: Mapping[str, type[Pass]] = PASSES,
     load: Callable[[str], type[Pass]] | None = None,
+    has: frozenset[str] = frozenset(),
 ) -> Pipeline:
     """The pipeline that ``text`` describes: names of passes with options, or of pipelines, separated by commas.
 
     ``"cse,fusion{max-ops=32}"``; options are separated by blanks or commas. ``str`` of the pipeline is the inverse.
-    What stands where a name would and has a colon, such as ``my_pass.py:MyPass``, is given to ``load``.
+    What stands where a name would and has a colon, such as ``my_pass.py:MyPass``, is given to ``load``. ``has``: the
+    properties of the modules that it is for.
     Raises :class:`UserError` for names and options that there are not, and values that an option does not take.
     """
     found: list[Pass] = []
@@ -151,7 +153,7 @@ def parse_pipeline(
             raise UserError(
                 f"there is no pass {name!r}", hint=f"there are {', '.join([*sorted(passes), *sorted(PIPELINES)])}"
             )
-    return Pipeline(tuple(found))
+    return Pipeline(tuple(found), has)
 
 
 def _with_options(kind: type[Pass], text: str) -> Pass:

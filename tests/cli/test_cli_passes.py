@@ -101,7 +101,7 @@ def test_the_graph_can_be_printed_after_passes(
         ("missing.py:Pass", "there is no file missing.py"),
         (f"{EXAMPLE}:Missing", "my_pass.py has no pass Missing"),
         (f"{EXAMPLE}:dataclass", "my_pass.py has no pass dataclass"),
-        ("fusion", "pass fusion requires primitive modules"),
+        ("memory-plan", "pass memory-plan requires fused modules"),
     ],
 )
 def test_a_pipeline_that_is_none_is_an_error(
@@ -119,3 +119,11 @@ def test_a_pass_that_does_not_run_cannot_be_looked_at(cube: Path, capsys: pytest
 @pytest.mark.parametrize("level", ["-O0", "-O1", "-O2", "-O3"])
 def test_every_level_keeps_the_invariants(level: str, cube: Path) -> None:
     assert main(["compile", str(cube), "-o", "build", "--emit", "object", "--verify", level]) == 0
+
+
+def test_what_the_text_is_already_need_not_be_made(cube: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cube.write_text(output(capsys, "opt", cube, "--passes", "cse,fusion"))
+    assert "workspace" in output(capsys, "opt", cube, "--passes", "memory-plan")
+    cube.write_text("module @m { func @f(%x: f32[n]) -> (f32[n]) { %0 = silu(%x) return %0 } }")
+    assert main(["opt", str(cube), "--passes", "fusion"]) == 1
+    assert "pass fusion requires primitive modules" in capsys.readouterr().err

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, TypeAlias
 
 import click
 
-from passes.base import Pass
+from passes.base import Pass, all_nodes
 from passes.instruments import Dump, Instrument, Timing, Verify
-from passes.pipeline import PASSES, Pipeline, parse_pipeline
+from passes.pipeline import Pipeline, parse_pipeline
 from tgc.backend.describe import describe_target
 from tgc.cli.sources import import_file
 from tgc.compiler import Options
 from tgc.errors import UserError
+from tgc.ir.graph import Module
+from tgc.ir.kinds import OpKind
+from tgc.ops import OPS
 from tgc.target import Target
 
 Decorator: TypeAlias = Callable[[Callable[..., None]], Callable[..., None]]
-
-_USERS_PASS: Final = re.compile(r"([^,{}\s]+\.py):([A-Za-z_]\w*)")
 
 
 def target_options(function: Callable[..., None]) -> Callable[..., None]:
@@ -74,23 +74,26 @@ def parse_target(target: str | None, cpu: str | None, features: str) -> Target |
     return describe_target(target, cpu, features) if target or cpu or features else None
 
 
-def parse_passes(text: str) -> Pipeline:
-    """A pipeline whose passes may be the user's, written ``file.py:Class``.
+def parse_passes(text: str, module: Module | None = None) -> Pipeline:
+    """A pipeline for ``module``, whose passes may be the user's, written ``file.py:Class``.
 
     Raises :class:`UserError` for a file or class that is none.
     """
-    known = dict(PASSES)
-
-    def name(match: re.Match[str]) -> str:
-        found = _users_pass(Path(match[1]), match[2])
-        if known.setdefault(found.name, found) is not found:
-            raise UserError(f"there already is a pass {found.name!r}", hint=f"give {match[2]}.name another value")
-        return found.name
-
-    return parse_pipeline(_USERS_PASS.sub(name, text), passes=known)
+    return parse_pipeline(text, load=_users_pass, has=properties(module) if module else frozenset())
 
 
-def _users_pass(path: Path, name: str) -> type[Pass]:
+def properties(module: Module) -> frozenset[str]:
+    """What passes may take for granted of a module, as pipelines call it."""
+    ops = {node.op for node in all_nodes(v for f in module.functions for v in f.outputs)} - {"state", "literal"}
+    known = {op: OPS[op].kind for op in ops if op in OPS}
+    found = set() if OpKind.COMPOSITE in known.values() or "checkpoint" in known else {"primitive"}
+    found |= {"fused"} if "fusion" in known else set()
+    return frozenset(found)
+
+
+def _users_pass(text: str) -> type[Pass]:
+    file, _, name = text.rpartition(":")
+    path = Path(file)
     if not path.is_file():
         raise UserError(f"there is no file {path}", hint="write a pass of your own as my_pass.py:MyPass")
     found = getattr(import_file(path), name, None)

@@ -59,9 +59,9 @@ def opt_command(
     text = _read(file)
     timing = Timing()
     instruments = make_instruments(print_ir_after_all, print_ir_after, print_ir_after_change, verify)
-    pipeline = parse_passes(passes) if passes else Pipeline(())
-    check_names(print_ir_after, pipeline)
     module = read_module(text, "<stdin>" if file == "-" else file)
+    pipeline = parse_passes(passes, module) if passes else Pipeline(())
+    check_names(print_ir_after, pipeline)
     with reproducible(module, "passes"):
         context = PassContext(OPS, parse_target(target, cpu, features))
         optimised = pipeline.run(module, context, instruments=[timing, *instruments])
