@@ -10,7 +10,8 @@ each summed in increasing order by itself, blocks added in order.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 from tgc.ir.dims import Dim, product
 from tgc.ir.graph import Graph
@@ -295,14 +296,12 @@ class _Product:
         return in_place
 
 
+@dataclass(frozen=True, slots=True)
 class _Block:
     """One block of the sum: indices of the outer summed letters, the first product, how many there are, and where they
     begin in a panel."""
 
-    __slots__ = ("at", "low", "packed", "size")
-
-    def __init__(self, at: dict[str, Index], low: Value, size: Value, packed: Value) -> None:
-        self.at = at
-        self.low = low
-        self.size = size
-        self.packed = packed
+    at: Mapping[str, Index]
+    low: Value
+    size: Value
+    packed: Value

@@ -93,35 +93,21 @@ def accumulate(
     start: Sequence[Value],
     read_row: Callable[[int, Value], Value],
     read_vectors: Callable[[Value], Sequence[Value]],
-    *,
-    first: Dim | Value = 0,
 ) -> tuple[Value, ...]:
-    """``start`` plus the products over ``first <= k < size``, in increasing order of k.
+    """``start`` plus the products over ``0 <= k < size``, in increasing order of k.
 
     ``read_row(r, k)`` is the scalar of A in row r, ``read_vectors(k)`` the vectors of B. The sums come row by row.
     """
-    with builder.loop(first, size, carried=list(start)) as loop:
-        loop.yield_(*add_products(builder, shape, loop.index, loop.carried, read_row, read_vectors))
+    with builder.loop(0, size, carried=list(start)) as loop:
+        vectors = read_vectors(loop.index)
+        sums = list(loop.carried)
+        for row in range(shape.rows):
+            factor = read_row(row, loop.index)
+            for v, vector in enumerate(vectors):
+                at = row * shape.vectors + v
+                sums[at] = product_sum(builder, factor, vector, sums[at])
+        loop.yield_(*sums)
     return tuple(loop.results)
-
-
-def add_products(
-    builder: KernelBuilder,
-    shape: TileShape,
-    k: Value,
-    sums: Sequence[Value],
-    read_row: Callable[[int, Value], Value],
-    read_vectors: Callable[[Value], Sequence[Value]],
-) -> list[Value]:
-    """The sums with the products of one ``k`` added."""
-    vectors = read_vectors(k)
-    found = list(sums)
-    for row in range(shape.rows):
-        factor = read_row(row, k)
-        for v, vector in enumerate(vectors):
-            at = row * shape.vectors + v
-            found[at] = product_sum(builder, factor, vector, found[at])
-    return found
 
 
 def product_sum(builder: KernelBuilder, a: Value, b: Value, c: Value) -> Value:
