@@ -208,15 +208,45 @@ class Merging:
         return None
 
     def pointwise_contraction(self, producer: Group, consumer: Group) -> str | None:
-        anchor = consumer.anchor
-        if anchor is not None and any(v.node in producer.nodes for v in anchor.operands):
-            return "products read their operands from memory"
+        before = self._before_anchor(producer, consumer)
+        if any(n in before for n in producer.nodes):
+            return self._prologue(producer, consumer, before)
         if producer.full != consumer.full:
             return "an epilogue has the shape of the product"
         if self.leaving(producer, consumer):
             return "its values are needed elsewhere"
         if producer.weight > 16:
             return "too much work for the epilogue of a register tile"
+        return None
+
+    def _before_anchor(self, producer: Group, consumer: Group) -> set[Node]:
+        """Members of either group that the anchor is computed from."""
+        found: set[Node] = set()
+        pending = [consumer.anchor] if consumer.anchor is not None else []
+        while pending:
+            for value in pending.pop().operands:
+                if value.node not in found and (value.node in producer.nodes or value.node in consumer.nodes):
+                    found.add(value.node)
+                    pending.append(value.node)
+        return found
+
+    def _prologue(self, producer: Group, consumer: Group, before: Collection[Node]) -> str | None:
+        """A product copies its operands once or a few times: cheap maps are computed on the way."""
+        anchor = consumer.anchor
+        if anchor is None or consumer.kind not in (FusionKind.CONTRACTION, FusionKind.CONVOLUTION):
+            return "windows read their operands from memory"
+        if consumer.kind is FusionKind.CONVOLUTION and anchor.op != "convolution_filter_gradient":
+            if anchor.operands[1].node in producer.nodes:
+                return "filters are packed from memory"
+        if any(
+            n in self.outputs or any(u is not anchor and u not in before for u in self.users.get(n, ()))
+            for n in producer.nodes
+        ):
+            return "not only the product reads it"
+        if any(_moves(n) and n.op not in ("broadcast", "relayout") for n in producer.nodes):
+            return "products read moved operands from memory"
+        if sum(weight(n) for n in before) > 12:
+            return "too much work for the prologue of a product"
         return None
 
     def _moved(self, producer: Group, consumer: Group) -> bool:

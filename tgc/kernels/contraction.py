@@ -70,14 +70,15 @@ class _Product:
         ]
         self.builder = b = KernelBuilder(name, count=product(self.sizes))
         self.evaluator = Evaluator(b, region, table)
-        self.left = self.evaluator.parameter(plan.left.parameter)
+        if not plan.copied:
+            self.left = plan.left.buffer(self.evaluator)
         if plan.packed:
             self.right = self.evaluator.buffer("t0", plan.dtype, plan.packing.size, "read")
         else:
-            self.right = self.evaluator.parameter(plan.right.parameter)
+            self.right = plan.right.buffer(self.evaluator)
         self.blocked = plan.blocks != 1
         lanes = plan.shape.lanes
-        self.by_rows = plan.left.stride(plan.row) != 1 or plan.left.stride(plan.summed[-1]) == 1
+        self.by_rows = plan.left.reading_stride(plan.row) != 1 or plan.left.reading_stride(plan.summed[-1]) == 1
         # an odd number of cache lines: neighbouring rows fall into different sets
         depth = -(-plan.depth // lanes) * lanes
         self.pitch = depth + (lanes if depth // lanes % 2 == 0 else 2 * lanes) if self.by_rows else plan.chunk
@@ -153,7 +154,7 @@ class _Product:
                     plan.row: evaluator.index(b.add(self.low, row)).plus(Index() if self.by_rows else along),
                     inner: evaluator.index(b.add(low, k)).plus(along if self.by_rows else Index()),
                 }
-                value = evaluator.point(lanes, count).load(self.left, plan.left.offset(where))
+                value = plan.left.read(evaluator, where, lanes, count)
                 b.store(self.copy, b.add(target, v), b.convert(b.splat(value, lanes), plan.dtype))
 
             vector_loop(b, 0, length, lanes, body)

@@ -9,7 +9,7 @@ others are loops around.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tgc.dtypes import DType
 from tgc.errors import CompilerBug
@@ -18,8 +18,8 @@ from tgc.ir.graph import Graph, Node, Value
 from tgc.ir.kinds import OpKind
 from tgc.ir.opdef import OpTable
 from tgc.kernels.grid import ceil_divide
-from tgc.kernels.indices import Index
 from tgc.kernels.lowering import Temporary
+from tgc.kernels.operands import Operand, accesses, is_parameter
 from tgc.kernels.tile import LONGEST_CHAIN, TileShape, tile_shape
 from tgc.ops import rules
 from tgc.ops.contract import Spec
@@ -31,26 +31,6 @@ _TILES = 8
 _STORED_SINGLY = 10
 # bytes of a right operand that is read where it lies
 _SMALL = 192 * 1024
-
-
-@dataclass(frozen=True)
-class Operand:
-    """A parameter of the region, and the distance in its buffer between neighbours along each letter (0: none)."""
-
-    parameter: int
-    dtype: DType
-    strides: Mapping[str, Dim]
-    origin: Dim
-
-    def stride(self, letter: str) -> Dim:
-        return self.strides.get(letter, 0)
-
-    def offset(self, at: Mapping[str, Index]) -> Index:
-        """Where an element lies, given the index of each letter."""
-        total = Index(constant=self.origin)
-        for letter, index in at.items():
-            total = total.plus(index.scaled(self.stride(letter)))
-        return total
 
 
 @dataclass(frozen=True)
@@ -147,7 +127,7 @@ def plan_contraction(region: Graph, target: Target, table: OpTable) -> Plan:
     spec = Spec.parse(rules.text(anchor.attributes, "spec"))
     all_sizes = spec.sizes(anchor.operands[0].shape, anchor.operands[1].shape)
     sizes = {c: d for c, d in all_sizes.items() if d != 1}
-    a, b = (_operand(v, letters, sizes) for v, letters in zip(anchor.operands, (spec.a, spec.b), strict=True))
+    a, b = (_operand(v, letters, sizes, table) for v, letters in zip(anchor.operands, (spec.a, spec.b), strict=True))
     main = region.results[0]
     order = main.type.order if main.shape == anchor.result.shape else range(len(spec.out))
     memory = [c for d in order if (c := spec.out[d]) in sizes]
@@ -186,13 +166,13 @@ def plan_contraction(region: Graph, target: Target, table: OpTable) -> Plan:
     )
 
 
-def _operand(value: Value, letters: str, sizes: Mapping[str, Dim]) -> Operand:
+def _operand(value: Value, letters: str, sizes: Mapping[str, Dim], table: OpTable) -> Operand:
     type_ = value.type
     if type_.layout is not None and type_.layout.tiles:
         raise CompilerBug(f"a contraction of {type_}, which lies in tiles", stage="schedule")
     strides = {c: s for c, s in zip(letters, type_.strides, strict=True) if c in sizes}
     origin = 0 if type_.layout is None else type_.layout.origin(type_.shape)
-    return Operand(rules.integer(value.node.attributes, "index"), type_.dtype, strides, origin)
+    return Operand(value, letters, strides, origin, None if is_parameter(value) else accesses(value, table))
 
 
 class _Merging:
@@ -216,10 +196,7 @@ class _Merging:
 
     def operands(self) -> tuple[Operand, Operand]:
         left, right = self._operands
-        return (
-            Operand(left.parameter, left.dtype, self.left, left.origin),
-            Operand(right.parameter, right.dtype, self.right, right.origin),
-        )
+        return replace(left, strides=self.left), replace(right, strides=self.right)
 
     def _nest(self, a: str, b: str) -> bool:
         return all(
@@ -262,7 +239,7 @@ def _packs(
 ) -> bool:
     """Whether the right operand is put into panels before use."""
     n, m = sizes[column], sizes[row]
-    if right.stride(column) != 1 or right.dtype is not dtype:
+    if right.computed or right.stride(column) != 1 or right.dtype is not dtype:
         return True
     if not isinstance(n, int) or not target.masked and n % shape.width:
         return True
@@ -278,7 +255,7 @@ def _copies(
 ) -> bool:
     """Whether blocks of the left operand are copied to scratch before use."""
     m = sizes[row]
-    if left.dtype is not dtype or not isinstance(m, int) or m % shape.rows:
+    if left.computed or left.dtype is not dtype or not isinstance(m, int) or m % shape.rows:
         return True
     pitch, k = left.stride(row), sizes[summed[-1]] if summed else 1
     if not isinstance(pitch, int) or not isinstance(k, int):

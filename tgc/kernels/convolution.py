@@ -56,7 +56,7 @@ class _Product:
         self.blocks = [ceil_divide(axis.positions, size) for axis, size in zip(plan.axes, plan.block, strict=True)]
         self.sizes = [
             plan.groups,
-            region.parameters[plan.source].type.shape[0],
+            plan.source.shape[0],
             *self.blocks,
             ceil_divide(plan.panels, plan.panels_per_item),
         ]

@@ -9,7 +9,7 @@ from math import prod
 from tgc.dtypes import DType
 from tgc.errors import CompilerBug
 from tgc.ir.dims import Dim, evaluate
-from tgc.ir.graph import Node
+from tgc.ir.graph import Node, Value
 from tgc.kernels.grid import ceil_divide
 from tgc.kernels.lowering import Temporary
 from tgc.kernels.sliding import Sliding, backward, forward
@@ -26,7 +26,7 @@ _LONGEST_BLOCK = 64
 
 @dataclass(frozen=True)
 class Plan:
-    """A convolution as loops. ``source`` and ``filter`` are numbers of the region's parameters.
+    """A convolution as loops. ``source`` is a value of the region, ``filter`` the number of a parameter.
 
     ``inputs`` channels of each of ``groups`` are summed, ``outputs`` channels of each are made. ``pattern``:
     positions of a tile along the last two dimensions (the first is 1 if there is one only); ``block``: positions of
@@ -34,7 +34,7 @@ class Plan:
     """
 
     anchor: Node
-    source: int
+    source: Value
     filter: int
     axes: tuple[Sliding, ...]
     groups: int
@@ -104,11 +104,10 @@ def plan_convolution(anchor: Node, target: Target) -> Plan:
     blocks = ceil_divide(axes[0].positions, block[0])
     few = isinstance(blocks, int) and isinstance(result.shape[0], int) and blocks * result.shape[0] * groups < 32
     together = 1 if few or depthwise else min(4, panels) if isinstance(panels, int) else 1
-    a, b = (rules.integer(v.node.attributes, "index") for v in anchor.operands)
     return Plan(
         anchor,
-        a,
-        b,
+        source,
+        rules.integer(filter_.node.attributes, "index"),
         tuple(axes),
         groups,
         inputs,

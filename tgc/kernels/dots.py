@@ -19,6 +19,7 @@ from tgc.kernels.grid import ceil_divide, unflattened
 from tgc.kernels.indices import Index
 from tgc.kernels.ir import Buffer, Value
 from tgc.kernels.lowering import Stage
+from tgc.kernels.operands import Operand
 from tgc.kernels.tile import LONGEST_CHAIN, product_sum
 from tgc.target import Target
 
@@ -94,26 +95,20 @@ def _dots(plan: Plan, evaluator: Evaluator, at: dict[str, Index], column: Value,
     lanes, inner = plan.shape.lanes, plan.summed[-1]
     rows = plan.rows if isinstance(plan.rows, int) else 1
     count = _columns(lanes, rows)
-    left, right = evaluator.parameter(plan.left.parameter), evaluator.parameter(plan.right.parameter)
     last = b.sub(b.index(plan.columns), 1)
     # beyond the last column that one again
-    starts = [
-        evaluator.scalar(plan.right.offset({**at, plan.column: evaluator.index(b.minimum(b.add(column, j), last))}))
-        for j in range(count)
-    ]
-    row = evaluator.scalar(plan.left.offset(at))
+    columns = [{**at, plan.column: evaluator.index(b.minimum(b.add(column, j), last))} for j in range(count)]
+    read_left = _Lines(plan.left, inner, evaluator, [{**at, plan.row: Index(constant=m)} for m in range(rows)])
+    read_right = _Lines(plan.right, inner, evaluator, columns)
     depth = plan.sizes[inner]
     whole = isinstance(depth, int) and depth % lanes == 0
 
     def add_products(k: Value, have: Sequence[Value]) -> list[Value]:
         valid = None if whole else b.sub(b.index(depth), k)
-        factors = []
-        for m in range(rows):
-            offset = b.add(b.add(row, k), b.index(plan.left.stride(plan.row) * m))
-            factors.append(b.convert(b.load(left, offset, lanes, count=valid), plan.dtype))
+        factors = [b.convert(read_left(m, k, lanes, valid), plan.dtype) for m in range(rows)]
         found = list(have)
-        for j, start in enumerate(starts):
-            vector = b.convert(b.load(right, b.add(start, k), lanes, count=valid), plan.dtype)
+        for j in range(count):
+            vector = b.convert(read_right(j, k, lanes, valid), plan.dtype)
             for m, factor in enumerate(factors):
                 found[m * count + j] = product_sum(b, vector, factor, found[m * count + j])
         return found
@@ -154,7 +149,7 @@ def _single_dots(plan: Plan, region: Graph, name: str, table: OpTable) -> Stage:
     evaluator = Evaluator(b, region, table)
     places = unflattened(b, b.iteration, sizes) if sizes else []
     at = {c: evaluator.index(p) for c, p in zip(plan.outer, places, strict=True)}
-    operands = [(evaluator.parameter(o.parameter), evaluator.scalar(o.offset(at))) for o in (plan.left, plan.right)]
+    operands = [_Lines(operand, inner, evaluator, [at]) for operand in (plan.left, plan.right)]
     vectors = 4 if not isinstance(depth, int) or depth % lanes or depth % (4 * lanes) == 0 else 1
     whole = isinstance(depth, int) and depth % (vectors * lanes) == 0
 
@@ -162,10 +157,7 @@ def _single_dots(plan: Plan, region: Graph, name: str, table: OpTable) -> Stage:
         found = []
         for v, total in enumerate(have):
             valid = None if whole else b.sub(b.index(depth), b.add(k, v * lanes))
-            x, y = (
-                b.convert(b.load(buffer, b.add(b.add(start, k), v * lanes), lanes, count=valid), plan.dtype)
-                for buffer, start in operands
-            )
+            x, y = (b.convert(read(0, b.add(k, v * lanes), lanes, valid), plan.dtype) for read in operands)
             found.append(product_sum(b, x, y, total))
         return found
 
@@ -176,3 +168,21 @@ def _single_dots(plan: Plan, region: Graph, name: str, table: OpTable) -> Stage:
     place = tuple(at.get(c, Index()) for c in plan.out)
     finish_row(evaluator, plan.anchor.result, [b.reduce("add", total)], place, Columns(None, b.index(0), 1, 1, 1))
     return Stage(b.finish(), 20 + depth // 20)
+
+
+class _Lines:
+    """Vectors along the sum, from lines of an operand whose beginnings are known."""
+
+    def __init__(self, operand: Operand, inner: str, evaluator: Evaluator, lines: Sequence[dict[str, Index]]) -> None:
+        self.operand = operand
+        self.inner = inner
+        self.evaluator = evaluator
+        self.lines = lines
+        self.starts = [] if operand.computed else [evaluator.scalar(operand.offset(line)) for line in lines]
+
+    def __call__(self, line: int, k: Value, lanes: int, count: Value | None) -> Value:
+        b = self.evaluator.builder
+        if self.operand.computed:
+            at = {**self.lines[line], self.inner: self.evaluator.index(k, lane=1)}
+            return b.splat(self.operand.read(self.evaluator, at, lanes, count), lanes)
+        return b.load(self.operand.buffer(self.evaluator), b.add(self.starts[line], k), lanes, count=count)

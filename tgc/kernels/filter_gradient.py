@@ -17,6 +17,7 @@ from math import prod
 
 from passes.base import substitute
 from tgc.dtypes import DType
+from tgc.ir import graph
 from tgc.ir.builder import Builder
 from tgc.ir.dims import Dim, evaluate, product
 from tgc.ir.graph import Graph, Node, parameter
@@ -27,11 +28,11 @@ from tgc.kernels.builder import KernelBuilder
 from tgc.kernels.grid import ceil_divide, unflattened
 from tgc.kernels.ir import Value
 from tgc.kernels.lowering import Lowering, Stage, Temporary
+from tgc.kernels.operands import is_parameter, parameter_buffer
 from tgc.kernels.patches import Patch
 from tgc.kernels.sliding import Sliding, forward
 from tgc.kernels.squares import square_size, transposed
 from tgc.kernels.tile import TileShape, accumulate, product_sum, tile_shape, zeros
-from tgc.ops import rules
 from tgc.ops.convolve import Windows
 from tgc.target import Target
 
@@ -52,8 +53,8 @@ class Plan:
     dilated)."""
 
     anchor: Node
-    gradient: int
-    image: int
+    gradient: graph.Value
+    image: graph.Value
     axes: tuple[Sliding, ...]
     groups: int
     inputs: Dim
@@ -137,8 +138,8 @@ def _planned(anchor: Node, target: Target) -> Plan:
     block = _block(axes, shape.width if depthwise else inputs)
     plan = Plan(
         anchor,
-        rules.integer(gradient.node.attributes, "index"),
-        rules.integer(image.node.attributes, "index"),
+        gradient,
+        image,
         axes,
         groups,
         inputs,
@@ -185,18 +186,19 @@ class _Partial:
         self.builder = KernelBuilder(name, count=product(self.sizes), noalias=True)
         self.evaluator = Evaluator(self.builder, region, table)
         self.partial = self.builder.buffer("t0", plan.dtype, plan.partial.size, "readwrite")
-        self.images = region.parameters[plan.image].type.shape[0]
+        self.images = plan.image.shape[0]
         extents = [axis.extent(size) for axis, size in zip(plan.axes, plan.block, strict=True)]
         lanes, width = plan.shape.lanes, plan.shape.width
         channels = width if plan.depthwise else plan.inputs
         # the last tile's rows reach beyond the last element
         self.patch = Patch.declare(self.evaluator, "patch", extents, channels, plan.dtype, lanes, plan.shape.rows)
-        self.errors_type = type_ = region.parameters[plan.gradient].type
+        self.errors_type = type_ = plan.gradient.type
         exact = isinstance(plan.outputs, int) and plan.outputs % width == 0
         tiled = type_.layout is not None and bool(type_.layout.tiles)
         # vectors of the result's gradient are read where they lie if that is what they are
         self.errors: Patch | None = None
-        if type_.strides[1] != 1 or type_.dtype is not plan.dtype or tiled or not exact:
+        in_place = is_parameter(plan.gradient) and type_.strides[1] == 1 and type_.dtype is plan.dtype
+        if not in_place or tiled or not exact:
             self.errors = Patch.declare(self.evaluator, "errors", plan.block, width, plan.dtype, lanes)
 
     def stage(self) -> Stage:
@@ -272,7 +274,7 @@ class _Partial:
         d = len(plan.axes) - len(limits)
         step = b.index(self.patch.strides()[d] * plan.axes[d].in_step)
         pitch = b.index(self.errors.strides()[d] if self.errors is not None else self.errors_type.strides[d + 2])
-        buffer = self.errors.buffer if self.errors is not None else self.evaluator.parameter(plan.gradient)
+        buffer = self.errors.buffer if self.errors is not None else parameter_buffer(self.evaluator, plan.gradient)
         count, *rest = limits
         if rest:
             with b.loop(0, count, carried=list(sums), name=f"position{d}") as loop:

@@ -35,7 +35,8 @@ def packing_stage(plan: Plan, region: Graph, name: str, table: OpTable) -> Stage
     # panels and outer sums follow each other without a gap
     start = b.floor_divide(b.iteration, b.index(pieces)) if pieces != 1 else b.iteration
     start = b.mul(start, b.index(plan.padded * plan.shape.width))
-    if plan.right.stride(plan.column) != 1 and plan.right.stride(inner) == 1 and square_size(plan.shape) > 1:
+    across, along = plan.right.reading_stride(plan.column), plan.right.reading_stride(inner)
+    if across != 1 and along == 1 and square_size(plan.shape) > 1:
         packer.squares(at, inner, first, start, low, high)
     else:
         packer.rows(at, inner, first, start, low, high)
@@ -47,7 +48,6 @@ class _Packer:
         self.plan = plan
         self.builder = builder
         self.evaluator = evaluator
-        self.buffer = evaluator.parameter(plan.right.parameter)
         self.panels = builder.buffer("t0", plan.dtype, plan.packing.size, "write")
 
     def rows(self, at: dict[str, Index], inner: str, first: Value, start: Value, low: Value, high: Value) -> None:
@@ -59,8 +59,7 @@ class _Packer:
             for v in range(plan.shape.vectors):
                 column = b.add(first, v * lanes)
                 at[plan.column] = self.evaluator.index(column, lane=1)
-                point = self.evaluator.point(lanes, b.sub(b.index(plan.columns), column))
-                value = b.splat(point.load(self.buffer, plan.right.offset(at)), lanes)
+                value = b.splat(plan.right.read(self.evaluator, at, lanes, b.sub(b.index(plan.columns), column)), lanes)
                 offset = b.add(b.add(start, b.mul(loop.index, plan.shape.width)), v * lanes)
                 b.store(self.panels, offset, b.convert(value, plan.dtype))
 
@@ -81,14 +80,17 @@ class _Packer:
         ):
             at[plan.column] = evaluator.index(b.add(first, column.index))
             at[inner] = evaluator.index(loop.index)
-            source = evaluator.scalar(plan.right.offset(at))
             count = None if exact_rows else b.sub(high, loop.index)
             left = b.sub(b.sub(b.index(plan.columns), b.add(first, column.index)), 1)
-            rows = []
-            for j in range(size):
-                step = b.mul(stride, j) if exact_columns else b.mul(stride, b.minimum(left, j))
-                row = b.load(self.buffer, b.add(source, step), size, count=count)
-                rows.append(b.convert(row, plan.dtype))
+            steps = [b.index(j) if exact_columns else b.minimum(left, j) for j in range(size)]
+            if plan.right.computed:
+                at[inner] = evaluator.index(loop.index, lane=1)
+                lines = [{**at, plan.column: at[plan.column].plus(evaluator.index(step))} for step in steps]
+                rows = [b.splat(plan.right.read(evaluator, line, size, count), size) for line in lines]
+            else:
+                buffer, source = plan.right.buffer(evaluator), evaluator.scalar(plan.right.offset(at))
+                rows = [b.load(buffer, b.add(source, b.mul(stride, step)), size, count=count) for step in steps]
+            rows = [b.convert(row, plan.dtype) for row in rows]
             target = b.add(b.add(start, b.mul(loop.index, plan.shape.width)), column.index)
             for j, row in enumerate(transposed(b, rows)):
                 b.store(self.panels, b.add(target, j * plan.shape.width), row)

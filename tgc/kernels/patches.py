@@ -10,12 +10,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tgc.dtypes import DType, bool_
+from tgc.ir import graph
 from tgc.ir.dims import Dim, product
 from tgc.ir.types import TensorType
 from tgc.kernels.access import Evaluator, Point
 from tgc.kernels.grid import unflattened
 from tgc.kernels.indices import Index
 from tgc.kernels.ir import Buffer, Value
+from tgc.kernels.operands import accesses, is_parameter, main_strides, parameter_buffer
 from tgc.kernels.vector_loop import vector_loop
 
 
@@ -50,18 +52,18 @@ class Patch:
     def fill(
         self,
         evaluator: Evaluator,
-        parameter: int,
+        source: graph.Value,
         image: Value,
         channel: Index,
         origins: Sequence[Value],
         *,
         have: Dim | Value | None = None,
     ) -> None:
-        """Copies from image number ``image``, from channel ``channel`` on, what lies at ``origins`` and on.
+        """Copies from image ``image`` of ``source``, from channel ``channel`` on, what lies at ``origins`` and on.
 
         ``have``: how many of the channels are there, if not all of them; the others are arbitrary.
         """
-        _Filling(self, evaluator, parameter, image, channel, origins, have).run()
+        _Filling(self, evaluator, source, image, channel, origins, have).run()
 
 
 class _Filling:
@@ -69,7 +71,7 @@ class _Filling:
         self,
         patch: Patch,
         evaluator: Evaluator,
-        parameter: int,
+        source: graph.Value,
         image: Value,
         channel: Index,
         origins: Sequence[Value],
@@ -78,8 +80,8 @@ class _Filling:
         self.patch = patch
         self.evaluator = evaluator
         self.builder = evaluator.builder
-        self.buffer = evaluator.parameter(parameter)
-        self.type: TensorType = evaluator.region.parameters[parameter].type
+        self.source = source
+        self.type: TensorType = source.type
         self.image = evaluator.index(image)
         self.channel = channel
         self.origins = list(origins)
@@ -117,9 +119,14 @@ class _Filling:
             b.store(patch.buffer, loop.index, b.constant(0, patch.dtype, patch.lanes))
 
     def _copy(self, base: Value, rows: list[Index], low: Value, high: Value) -> None:
-        strides = self.type.strides
-        tiled = self.type.layout is not None and bool(self.type.layout.tiles)
-        dense = self.have is None and strides[1] == 1 and strides[-1] == self.patch.channels and not tiled
+        source, layout = self.source, self.type.layout
+        if is_parameter(source):
+            strides = self.type.strides
+            straight = layout is None or not layout.tiles
+        else:
+            strides = main_strides(accesses(source, self.evaluator.table), self.type.rank)
+            straight = False
+        dense = straight and self.have is None and strides[1] == 1 and strides[-1] == self.patch.channels
         if dense:
             self._run(base, rows, low, high)
         elif strides[1] == 1:
@@ -133,19 +140,19 @@ class _Filling:
 
     def _load(self, point: Point, at: tuple[Index, ...]) -> Value:
         b, patch = self.builder, self.patch
-        value = point.load(self.buffer, self.evaluator.address(self.type, at, point.lanes))
-        return b.convert(b.splat(value, point.lanes), patch.dtype)
+        return b.convert(b.splat(point.value(self.source, at), point.lanes), patch.dtype)
 
     def _run(self, base: Value, rows: list[Index], low: Value, high: Value) -> None:
         """All columns at once: they follow each other in the image as they do in the patch."""
         b, patch, evaluator = self.builder, self.patch, self.evaluator
         pitch = b.index(patch.channels)
+        buffer = parameter_buffer(evaluator, self.source)
         start = self._at(rows, evaluator.index(low), Index())
         source = evaluator.scalar(evaluator.address(self.type, start, 1))
         target = b.add(base, b.mul(low, pitch))
 
         def body(v: Value, count: Value | None) -> None:
-            value = b.load(self.buffer, b.add(source, v), patch.lanes, count=count)
+            value = b.load(buffer, b.add(source, v), patch.lanes, count=count)
             b.store(patch.buffer, b.add(target, v), b.convert(value, patch.dtype))
 
         vector_loop(b, 0, b.mul(b.sub(high, low), pitch), patch.lanes, body)
