@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import load_file, save_file
 
 from tgc.errors import UserError
 from tgc.frontend.base import BaseTensor, MutableTensor
 from tgc.frontend.tensor import Variable, tensor
 from tgc.frontend.trace import SETTINGS, evaluate_pending, function_trace
 from tgc.ir.graph import Array
+from tgc.nn.weights import read_weights, write_weights
 
 
 class Parameter(Variable):
@@ -199,11 +199,11 @@ class Module:
 
     def save(self, path: str | Path) -> None:
         """Writes parameters and buffers to a safetensors file, with PyTorch's names and shapes."""
-        save_file(self.state_dict(), Path(path))
+        write_weights(path, self.state_dict())
 
     def load(self, path: str | Path) -> None:
-        """Reads parameters and buffers from a safetensors file."""
-        self.load_state_dict(load_file(Path(path)))
+        """Reads parameters and buffers from a safetensors file. Raises :class:`UserError` for one that does not fit."""
+        self.load_state_dict(read_weights(path))
 
 
 def _array(value: Any) -> Array:
