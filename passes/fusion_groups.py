@@ -245,7 +245,8 @@ class Merging:
             return "not only the product reads it"
         if any(_moves(n) and n.op not in ("broadcast", "relayout") for n in producer.nodes):
             return "products read moved operands from memory"
-        if sum(weight(n) for n in before) > 12:
+        # less than one exp: an operand is computed again for every few panels
+        if sum(weight(n) for n in before) > 8:
             return "too much work for the prologue of a product"
         return None
 
