@@ -53,9 +53,10 @@ def main(
     if clock == "cpu" and threads != (1,):
         raise click.BadParameter("the processor's time says nothing of several threads", param_hint="--clock")
     console = Console()
-    rows, limits = [], []
+    rows: list[Row] = []
+    limits: list[Limits] = []
     for count in threads:
-        limit = measure(threads=count)
+        limit = measure(threads=count, clock=CLOCKS[clock])
         limits.append(limit)
         rates = ", ".join(f"{rate / 1e9:.0f} GB/s in {size >> 10} KiB" for size, rate in limit.bandwidths)
         table = Table(title=f"{count} thread(s); limits {limit.flops / 1e9:.0f} GFLOP/s, {rates}")

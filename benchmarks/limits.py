@@ -6,9 +6,10 @@ Both are measured by kernels written here in LLVM IR, so that nothing of tgc is 
 import ctypes
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 import llvmlite.binding as llvm
 import numpy as np
@@ -131,20 +132,20 @@ def compile_kernels(text: str) -> tuple[llvm.ResourceTracker, llvm.TargetMachine
     return builder.link(engine, "limits"), machine
 
 
-def best_time(tasks: list[Callable[[], object]], *, rounds: int) -> float:
+def best_time(tasks: Sequence[Callable[[], object]], *, rounds: int, clock: Callable[[], float]) -> float:
     """The shortest time, of some rounds, in which all tasks, started together on a thread each, are done."""
     best = float("inf")
     with ThreadPoolExecutor(len(tasks)) as pool:
         for _ in range(rounds):
-            start = time.perf_counter()
+            start = clock()
             for future in [pool.submit(task) for task in tasks]:
                 future.result()
-            best = min(best, time.perf_counter() - start)
+            best = min(best, clock() - start)
     return best
 
 
-def measure(*, threads: int = 1, rounds: int = 20) -> Limits:
-    """The limits of this machine with so many threads."""
+def measure(*, threads: int = 1, rounds: int = 20, clock: Callable[[], float] = time.perf_counter) -> Limits:
+    """The limits of this machine with so many threads, by the clock that times the contestants."""
     lanes = vector_lanes()
     library, _machine = compile_kernels(fma_kernel(lanes) + triad_kernel(lanes))
     pointer, integer = ctypes.c_void_p, ctypes.c_int64
@@ -153,7 +154,7 @@ def measure(*, threads: int = 1, rounds: int = 20) -> Limits:
 
     count = 1_000_000
     factors = [np.concatenate([np.full(lanes, 0.5, np.float32), np.ones(lanes, np.float32)]) for _ in range(threads)]
-    seconds = best_time([lambda data=data: fma(data.ctypes.data, count) for data in factors], rounds=rounds)
+    seconds = best_time([partial(fma, data.ctypes.data, count) for data in factors], rounds=rounds, clock=clock)
     flops = threads * count * 2 * lanes * ACCUMULATORS / seconds
 
     bandwidths = []
@@ -162,12 +163,8 @@ def measure(*, threads: int = 1, rounds: int = 20) -> Limits:
         passes = max(1, (FOOTPRINTS[-1] // 8) // footprint)
         arrays = [[np.ones(vectors * lanes, np.float32) for _ in range(3)] for _ in range(threads)]
 
-        def task(part: list[np.ndarray], *, vectors: int = vectors, passes: int = passes) -> None:
-            a, b, c = (array.ctypes.data for array in part)
-            triad(a, b, c, vectors, passes)
-
-        tasks = [lambda part=part: task(part) for part in arrays]
-        seconds = best_time(tasks, rounds=max(3, rounds // 2))
+        tasks = [partial(triad, *(array.ctypes.data for array in part), vectors, passes) for part in arrays]
+        seconds = best_time(tasks, rounds=max(3, rounds // 2), clock=clock)
         bandwidths.append((footprint, 3 * 4 * lanes * vectors * passes * threads / seconds))
     return Limits(threads, flops, tuple(bandwidths))
 

@@ -41,7 +41,8 @@ def torch_run(weights: Arrays, learning_rate: float) -> tuple[Step, Predict]:
 
     def predict(x: Array) -> Array:
         with torch.inference_mode():
-            return model(torch.from_numpy(x)).numpy()
+            found: Array = model(torch.from_numpy(x)).numpy()
+            return found
 
     return step, predict
 

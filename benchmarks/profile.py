@@ -27,7 +27,8 @@ from tgc.backend.emit import emit_module
 from tgc.backend.host import host_target
 from tgc.backend.jit import Library
 from tgc.compiler import Compiled, lower_module
-from tgc.frontend.jit import as_module, parse_spec, record
+from tgc.frontend.jit import as_module, record
+from tgc.frontend.signature import parse_spec
 from tgc.frontend.trace import type_of
 from tgc.frontend.tree import flatten
 from tgc.ir.dims import evaluate
@@ -68,7 +69,7 @@ def lowered(workload: Workload) -> tuple[Compiled, Mapping[str, Sequence[Array]]
     return compiled, {
         "input": arrays,
         "state": [states[value.name].copy() for value in program.state],
-        "constant": [constants[value.name] for value in program.constants if constants[value.name] is not None],
+        "constant": [data for value in program.constants if (data := constants[value.name]) is not None],
     }
 
 

@@ -5,12 +5,13 @@ from functools import partial
 from typing import Any
 
 import tgc
-from benchmarks.models import MODELS, train_step
+from benchmarks.models import MODELS, black_scholes, train_step
 from benchmarks.processes import python_seconds
 from benchmarks.workload import Array, Contestant, Inputs, Workload
 from tgc import nn, optim
+from tgc.frontend.jit import jit
+from tgc.frontend.tensor import Tensor
 
-Tensor = tgc.Tensor
 functional = nn.functional
 
 
@@ -23,33 +24,22 @@ def matmul(a: Tensor, b: Tensor, *, transpose_a: bool = False, transpose_b: bool
     return (a.mT if transpose_a else a) @ (b.mT if transpose_b else b)
 
 
-def convolution(x: Tensor, w: Tensor, **options: int) -> Tensor:
+def convolution(x: Tensor, w: Tensor, **options: Any) -> Tensor:
     return (functional.conv1d if x.ndim == 3 else functional.conv2d)(x, w, **options)
 
 
-def convolution_transpose(x: Tensor, w: Tensor, **options: int) -> Tensor:
+def convolution_transpose(x: Tensor, w: Tensor, **options: Any) -> Tensor:
     return functional.conv_transpose2d(x, w, **options)
 
 
-def convolution_input_gradient(g: Tensor, x: Tensor, w: Tensor, **options: int) -> Tensor:
+def convolution_input_gradient(g: Tensor, x: Tensor, w: Tensor, **options: Any) -> Any:
     _, pullback = tgc.vjp(lambda x: functional.conv2d(x, w, **options), x)
     return pullback(g)[0]
 
 
-def convolution_filter_gradient(g: Tensor, x: Tensor, w: Tensor, **options: int) -> Tensor:
+def convolution_filter_gradient(g: Tensor, x: Tensor, w: Tensor, **options: Any) -> Any:
     _, pullback = tgc.vjp(lambda w: functional.conv2d(x, w, **options), w)
     return pullback(g)[0]
-
-
-def black_scholes(spot: Tensor, strike: Tensor, time: Tensor) -> tuple[Tensor, Tensor]:
-    """Prices of calls and puts (Black & Scholes 1973) at a rate of 2 % and a volatility of 30 %."""
-    deviation = 0.3 * time.sqrt()
-    d1 = ((spot / strike).log() + (0.02 + 0.5 * 0.3**2) * time) / deviation
-    d2 = d1 - deviation
-    discounted = strike * (-0.02 * time).exp()
-    upper, lower = 0.5 + 0.5 * (d1 * 0.5**0.5).erf(), 0.5 + 0.5 * (d2 * 0.5**0.5).erf()
-    call = spot * upper - discounted * lower
-    return call, call - spot + discounted
 
 
 def chain(x: Tensor, *, nodes: int) -> Tensor:
@@ -87,17 +77,17 @@ FUNCTIONS: Mapping[str, Callable[..., Any]] = {
 def function(workload: Workload, inputs: Inputs, *, types: tuple[str, ...]) -> Callable[..., Any]:
     """What a user would write for the row, compiled where the row says so."""
     if workload.model is None:
-        return tgc.jit(partial(FUNCTIONS[workload.function], **workload.options))
+        return jit(partial(FUNCTIONS[workload.function], **workload.options))
     model = MODELS[workload.model](nn)
     model.load_state_dict(inputs.weights)
     if workload.function == "infer":
-        return tgc.jit(model)
+        return jit(model)
     opt = optim.Adam(model.parameters(), lr=1e-3)
     step = train_step(nn, model, opt, workload.options["loss"])
     if workload.function == "train_eagerly":
         # looking at the loss is what runs a step that is not compiled as one
         return lambda x, y: float(step(x, y))
-    return tgc.jit(step, *types)
+    return jit(step, *types)
 
 
 def contestant(workload: Workload, inputs: Inputs, *, types: tuple[str, ...]) -> Contestant:

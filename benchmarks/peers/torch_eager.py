@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from benchmarks.models import MODELS, train_step
+from benchmarks.models import MODELS, black_scholes, train_step
 from benchmarks.processes import python_seconds
 from benchmarks.workload import Array, Contestant, Inputs, Workload
 
@@ -39,17 +39,6 @@ def convolution_input_gradient(g: Tensor, x: Tensor, w: Tensor, **options: int) 
 
 def convolution_filter_gradient(g: Tensor, x: Tensor, w: Tensor, **options: int) -> Tensor:
     return nn.grad.conv2d_weight(x, w.shape, g, **options)
-
-
-def black_scholes(spot: Tensor, strike: Tensor, time: Tensor) -> tuple[Tensor, Tensor]:
-    """Prices of calls and puts (Black & Scholes 1973) at a rate of 2 % and a volatility of 30 %."""
-    deviation = 0.3 * time.sqrt()
-    d1 = ((spot / strike).log() + (0.02 + 0.5 * 0.3**2) * time) / deviation
-    d2 = d1 - deviation
-    discounted = strike * (-0.02 * time).exp()
-    upper, lower = 0.5 + 0.5 * (d1 * 0.5**0.5).erf(), 0.5 + 0.5 * (d2 * 0.5**0.5).erf()
-    call = spot * upper - discounted * lower
-    return call, call - spot + discounted
 
 
 def chain(x: Tensor, *, nodes: int) -> Tensor:
