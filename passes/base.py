@@ -13,6 +13,7 @@ from typing import ClassVar, TypeAlias
 
 from tgc.errors import CompilerBug
 from tgc.ir.builder import Builder
+from tgc.ir.dims import symbols
 from tgc.ir.graph import Function, Graph, Module, Node, Place, Value, topological
 from tgc.ir.opdef import OpTable
 from tgc.ops import OPS
@@ -93,7 +94,11 @@ def with_functions(module: Module, functions: tuple[Function, ...], builder: Bui
 
 
 def _constrained(function: Function, builder: Builder) -> Function:
-    added = tuple(c for c in builder.constraints if c not in function.constraints)
+    sizes = [*function.parameters, *(n.results[0] for n in function.nodes() if n.op == "state")]
+    known = frozenset[str]().union(*(symbols(d) for v in sizes for d in v.shape))
+    fresh = (c for c in builder.constraints if c not in function.constraints)
+    # the module's other functions have sizes of their own
+    added = tuple(c for c in fresh if symbols(c.left) | symbols(c.right) <= known)
     return replace(function, constraints=function.constraints + added)
 
 

@@ -92,8 +92,10 @@ class Builder:
             if definition is None:
                 raise CompilerBug(f"there is no op {name!r}", stage="builder")
             node = self._checked(definition, operands, attributes, regions, key)
-        if len(operands) > 1 and any(type(d) is not int for v in operands for d in v.shape):
-            self._constrain(self.table[name], operands, attributes)
+        if any(type(d) is not int for t in node.types for d in t.shape) or (
+            len(operands) > 1 and any(type(d) is not int for v in operands for d in v.shape)
+        ):
+            self._constrain(self.table[name], operands, node.attributes)
         if self.place is not None:
             self.locate(node, self.place)
         return node

@@ -196,6 +196,7 @@ _CONTRACT = OpDef(
     jvp=bilinear_jvp,
     batch=_batch,
     error=_error,
+    equalities=_equalities,
     cases=(
         ((TensorType(f32, (5, 7)), TensorType(f32, (7, 3))), {"spec": "mk,kn->mn"}),
         ((TensorType(f32, (2, 5, 7)), TensorType(f32, (2, 3, 7))), {"spec": "bmk,bnk->bnm"}),

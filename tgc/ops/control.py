@@ -7,7 +7,7 @@ live with the walk over graphs, in ``passes``.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from tgc.dtypes import bool_, i64
 from tgc.errors import CompilerBug, DTypeError, ShapeError, UserError
@@ -114,6 +114,11 @@ def _checkpoint_type(
     return _row_major(_types(region.results))
 
 
+def _scan_equalities(types: Sequence[TensorType], attributes: Attributes) -> Iterator[tuple[Dim, Dim]]:
+    first, count = rules.integer(attributes, "carries"), rules.integer(attributes, "sequences")
+    return ((sequence.shape[0], rules.dim(attributes, "length")) for sequence in types[first : first + count])
+
+
 # -- building ----------------------------------------------------------------------------------------------------
 
 
@@ -189,6 +194,7 @@ OPS_CONTROL: tuple[OpDef, ...] = (
         kind=OpKind.CONTROL,
         operands=None,
         infer=_scan_type,
+        equalities=_scan_equalities,
         attributes={
             "carries": _CARRIES,
             "sequences": AttributeSpec("how many operands after them are cut into slices"),

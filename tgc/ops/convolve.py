@@ -9,14 +9,15 @@ from math import prod
 import numpy as np
 
 from tgc.dtypes import DType, bf16, f32, f64, i32
-from tgc.errors import ShapeError, UnsupportedError
+from tgc.errors import ShapeError
 from tgc.ir.dims import Dim, symbol
 from tgc.ir.graph import Array, Attribute, Attributes, Graph, Node, Value
 from tgc.ir.kinds import OpKind
-from tgc.ir.opdef import AttributeSpec, Batch, Case, ErrorBound, GraphBuilder, Meaning, OpDef, TypeRule, Vjp
+from tgc.ir.opdef import AttributeSpec, Case, Equalities, ErrorBound, GraphBuilder, Meaning, OpDef, TypeRule, Vjp
 from tgc.ir.types import TensorType
 from tgc.ops import rules
 from tgc.ops.contract import bilinear_error, bilinear_jvp, common_dim
+from tgc.ops.convolve_batch import convolution_batch
 from tgc.ops.rules import Floats
 from tgc.ops.sliding import Index, pairs, taps, trailing, window_count
 
@@ -187,6 +188,23 @@ def _gradient_rule(name: str, attribute: str) -> TypeRule:
     return infer
 
 
+def _equalities(name: str) -> Equalities:
+    def equalities(types: Sequence[TensorType], attributes: Attributes) -> Iterator[tuple[Dim, Dim]]:
+        x, w = types
+        if name == "convolution_input_gradient":
+            x = TensorType(w.dtype, rules.shape(attributes, "input_shape"))
+        elif name == "convolution_filter_gradient":
+            x, w = w, TensorType(w.dtype, rules.shape(attributes, "filter_shape"))
+        windows = Windows.of(attributes)
+        result = windows.result(x, w)
+        yield x.shape[1], w.shape[1] * windows.groups
+        yield from rules.not_negative(result.shape[2:])
+        if name != "convolution":
+            yield from zip(types[0].shape, result.shape, strict=True)
+
+    return equalities
+
+
 # -- gradients ---------------------------------------------------------------------------------------------------
 
 
@@ -225,60 +243,6 @@ def _vjp(rule: Callable[[GraphBuilder, Value, Value, Value, Attributes], _Pair])
         return rule(b, g, node.operands[0], node.operands[1], _shared(node.attributes))
 
     return vjp
-
-
-# -- batching ----------------------------------------------------------------------------------------------------
-
-
-def _merge(b: GraphBuilder, x: Value, axis: int) -> Value:
-    """``x`` with its leading dimension moved before ``axis`` (as counted without it) and merged with that."""
-    order = [*range(1, axis + 1), 0, *range(axis + 1, len(x.shape))]
-    moved = b.transpose(x, order)
-    sizes = moved.shape
-    return b.reshape(moved, (*sizes[:axis], sizes[axis] * sizes[axis + 1], *sizes[axis + 2 :]))
-
-
-def _split(b: GraphBuilder, x: Value, axis: int, size: Dim) -> Value:
-    """The inverse of :func:`_merge`."""
-    sizes = x.shape
-    parted = b.reshape(x, (*sizes[:axis], size, sizes[axis] // size, *sizes[axis + 1 :]))
-    return b.transpose(parted, [axis, *range(axis), *range(axis + 1, len(sizes) + 1)])
-
-
-def _scaled(attributes: Attributes, axis: int, size: Dim) -> Attributes:
-    """The attributes with the given shape, if there is one, multiplied along ``axis``."""
-    changed = dict(attributes)
-    for name in ("input_shape", "filter_shape"):
-        if name in changed:
-            sizes = rules.dims(attributes, name)
-            changed[name] = (*sizes[:axis], sizes[axis] * size, *sizes[axis + 1 :])
-    return changed
-
-
-def _batch(name: str) -> Batch:
-    """Without a batch of filters the batch becomes more samples; else it becomes groups of channels."""
-    gives_filter = name == "convolution_filter_gradient"
-    second_axis = 1 if gives_filter else 0
-
-    def batch(
-        b: GraphBuilder, operands: Sequence[Value], batched: Sequence[bool], attributes: Attributes, size: Dim
-    ) -> Sequence[Value]:
-        if not gives_filter and not batched[1]:
-            samples = _merge(b, operands[0], 0)
-            result = b.op(name, samples, operands[1], attributes=_scaled(attributes, 0, size))
-            return (_split(b, result, 0, size),)
-        groups = rules.integer(attributes, "groups") * size
-        if not isinstance(groups, int):
-            raise UnsupportedError(
-                f"{name} with a filter per sample, batched by the symbolic size {size}",
-                hint="give the batch a known size, or map over the input alone",
-            )
-        first, second = (rules.with_batch(b, v, has, size) for v, has in zip(operands, batched, strict=True))
-        scaled = {**_scaled(attributes, 0 if gives_filter else 1, size), "groups": groups}
-        result = b.op(name, _merge(b, first, 1), _merge(b, second, second_axis), attributes=scaled)
-        return (_split(b, result, 0 if gives_filter else 1, size),)
-
-    return batch
 
 
 # -- table -------------------------------------------------------------------------------------------------------
@@ -355,8 +319,9 @@ def _op(
         evaluate=_meaning(product),
         vjp=_vjp(vjp),
         jvp=bilinear_jvp,
-        batch=_batch(name),
+        batch=convolution_batch(name),
         error=_bound(product, terms),
+        equalities=_equalities(name),
         cases=tuple(_cases(name)),
     )
 

@@ -5,7 +5,7 @@ Indices that lie outside are clamped. Negative indices are wrapped by the front 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,6 +51,13 @@ def taken(name: str, types: Sequence[TensorType], attributes: Attributes) -> Ten
     shapes = [TensorType(i64, (*t.shape[:axis], *t.shape[axis + 1 :])) for t in types]
     others = rules.common_shape(f"{name} of {x} and {indices}, beyond axis {axis},", shapes)
     return TensorType(x.dtype, (*others[:axis], indices.shape[axis], *others[axis:]))
+
+
+def others(types: Sequence[TensorType], attributes: Attributes) -> Iterator[tuple[Dim, Dim]]:
+    """The sizes of operand and indices that must be equal where elements are taken along an axis."""
+    axis = rules.integer(attributes, "axis")
+    pairs = zip(types[0].shape, types[1].shape, strict=True)
+    return (pair for i, pair in enumerate(pairs) if i != axis)
 
 
 # -- meaning -----------------------------------------------------------------------------------------------------
@@ -226,6 +233,7 @@ OPS_INDEX: tuple[OpDef, ...] = (
         jvp=take_jvp,
         batch=rules.shifted_batch("take_along_axis", rules.shift_axis),
         error=_take_error(_take_along),
+        equalities=others,
         domain=((-4.0, 4.0), (-2, 7)),
         cases=(
             _case(f32, (5, 3), i64, (2, 3), 0),

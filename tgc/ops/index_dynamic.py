@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from tgc.dtypes import bf16, bool_, f32, i32, i64
 from tgc.errors import ShapeError
-from tgc.ir.dims import Dim, symbol
+from tgc.ir.dims import Dim, dim_max, symbol
 from tgc.ir.graph import Array, Attributes, Graph, Node, Value
 from tgc.ir.kinds import OpKind
 from tgc.ir.opdef import AttributeSpec, GraphBuilder, OpDef
@@ -42,6 +42,15 @@ def _update_type(
     rules.require_same_dtype("dynamic_update_slice", [x, update])
     _check("dynamic_update_slice", x, update.shape, starts)
     return (TensorType(x.dtype, x.shape),)
+
+
+def _slice_equalities(types: Sequence[TensorType], attributes: Attributes) -> Iterator[tuple[Dim, Dim]]:
+    sizes = rules.dims(attributes, "sizes")
+    return ((dim_max(size, whole), whole) for size, whole in zip(sizes, types[0].shape, strict=True))
+
+
+def _update_equalities(types: Sequence[TensorType], attributes: Attributes) -> Iterator[tuple[Dim, Dim]]:
+    return ((dim_max(size, whole), whole) for size, whole in zip(types[1].shape, types[0].shape, strict=True))
 
 
 # -- meaning -----------------------------------------------------------------------------------------------------
@@ -182,6 +191,7 @@ OPS_INDEX_DYNAMIC: tuple[OpDef, ...] = (
         jvp=_slice_jvp,
         batch=_slice_batch,
         error=_slice_error,
+        equalities=_slice_equalities,
         domain=((-4.0, 4.0), (-2, 7), (-2, 7)),
         cases=(
             ((TensorType(f32, (5, 3)), _START, _START), {"sizes": (2, 3)}),
@@ -203,6 +213,7 @@ OPS_INDEX_DYNAMIC: tuple[OpDef, ...] = (
         jvp=_update_jvp,
         batch=_update_batch,
         error=_update_error,
+        equalities=_update_equalities,
         domain=((-4.0, 4.0), (-4.0, 4.0), (-2, 7), (-2, 7)),
         cases=(
             ((TensorType(f32, (5, 3)), TensorType(f32, (2, 3)), _START, _START), {}),

@@ -5,7 +5,7 @@ Indices that lie outside are dropped. Where several updates meet, they are combi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,11 +15,11 @@ from tgc.errors import DTypeError
 from tgc.ir.dims import Dim, symbol
 from tgc.ir.graph import Array, Attributes, Graph, Node, Value
 from tgc.ir.kinds import OpKind
-from tgc.ir.opdef import AttributeSpec, Batch, Case, ErrorBound, GraphBuilder, Meaning, OpDef, float_info
+from tgc.ir.opdef import AttributeSpec, Batch, Case, Equalities, ErrorBound, GraphBuilder, Meaning, OpDef, float_info
 from tgc.ir.types import TensorType
 from tgc.ops import rules
 from tgc.ops.composite import size_of
-from tgc.ops.index import fold, gathered, offsets, positions, taken, unfold
+from tgc.ops.index import fold, gathered, offsets, others, positions, taken, unfold
 
 MODES = ("set", "add", "max", "min")
 
@@ -37,6 +37,16 @@ def _check(name: str, part: _Part, types: Sequence[TensorType], attributes: Attr
         raise DTypeError(f"{name} with mode {mode!r} of {updates} into {x}")
     rules.common_shape(f"{name} into {x} at {indices}", [updates, part(name, (x, indices), attributes)])
     return TensorType(x.dtype, x.shape)
+
+
+def _equalities(part: _Part) -> Equalities:
+    def equalities(types: Sequence[TensorType], attributes: Attributes) -> Iterator[tuple[Dim, Dim]]:
+        x, indices, updates = types
+        if part is taken:
+            yield from others([x, indices], attributes)
+        yield from zip(updates.shape, part("scatter", [x, indices], attributes).shape, strict=True)
+
+    return equalities
 
 
 # -- meaning -----------------------------------------------------------------------------------------------------
@@ -242,6 +252,7 @@ def _op(name: str, doc: str, part: _Part, meaning: Meaning, batch: Batch, cases:
         jvp=_jvp,
         batch=batch,
         error=_put_error(meaning),
+        equalities=_equalities(part),
         domain=((-4.0, 4.0), (-2, 7), (-4.0, 4.0)),
         cases=tuple(cases),
     )

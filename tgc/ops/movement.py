@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -12,7 +12,7 @@ from tgc.errors import ShapeError
 from tgc.ir.dims import Dim, product
 from tgc.ir.graph import Array, Attribute, Attributes, Graph, Node, Value
 from tgc.ir.kinds import OpKind
-from tgc.ir.opdef import AttributeSpec, Batch, Case, GraphBuilder, Jvp, Meaning, OpDef, TypeRule, Vjp
+from tgc.ir.opdef import AttributeSpec, Batch, Case, Equalities, GraphBuilder, Jvp, Meaning, OpDef, TypeRule, Vjp
 from tgc.ir.types import Layout, TensorType
 from tgc.ops import rules
 
@@ -61,6 +61,7 @@ def movement(
     *,
     operands: int | None = 1,
     jvp: Jvp = linear_jvp,
+    equalities: Equalities | None = None,
 ) -> OpDef:
     """An op that moves elements: ``attributes`` by name and meaning; it takes every dtype."""
     types, first = cases[0]
@@ -81,6 +82,7 @@ def movement(
         jvp=jvp,
         batch=batch,
         error=movement_error(evaluate),
+        equalities=equalities,
         cases=(*cases, *others),
         foldable=True,
     )
@@ -104,6 +106,10 @@ def _reshape_type(types: Types, attributes: Attributes, regions: Regions) -> tup
     if rules.provably_different(have, want):
         raise ShapeError(f"{types[0]} of {have} elements cannot become [{rules.listed(shape)}] of {want}")
     return (TensorType(types[0].dtype, shape),)
+
+
+def _reshape_equalities(types: Types, attributes: Attributes) -> Iterator[tuple[Dim, Dim]]:
+    yield types[0].size, product(rules.shape(attributes))
 
 
 def _reshape(operands: Arrays, attributes: Attributes, types: Types) -> tuple[Array, ...]:
@@ -154,6 +160,11 @@ def _broadcast_type(types: Types, attributes: Attributes, regions: Regions) -> t
                 hint="sizes must be equal, or the operand's 1",
             )
     return (TensorType(x.dtype, shape),)
+
+
+def _broadcast_equalities(types: Types, attributes: Attributes) -> Iterator[tuple[Dim, Dim]]:
+    shape, axes = rules.shape(attributes), rules.integers(attributes, "axes")
+    return ((size, shape[axis]) for size, axis in zip(types[0].shape, axes, strict=True) if size != 1)
 
 
 def _broadcast(operands: Arrays, attributes: Attributes, types: Types) -> tuple[Array, ...]:
@@ -232,6 +243,7 @@ OPS_MOVEMENT: tuple[OpDef, ...] = (
             case({"shape": (5, 0)}, (0, 3)),
             case({"shape": ()}, (1,)),
         ],
+        equalities=_reshape_equalities,
     ),
     movement(
         "transpose",
@@ -262,6 +274,7 @@ OPS_MOVEMENT: tuple[OpDef, ...] = (
             case({"shape": (3, 2, 5), "axes": (0, 2)}, (3, 1)),
             case({"shape": (0,), "axes": (0,)}, (1,)),
         ],
+        equalities=_broadcast_equalities,
     ),
     movement(
         "reverse",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -34,6 +34,14 @@ def _slice_type(types: Types, attributes: Attributes, regions: Regions) -> tuple
             )
     sizes = [(high - low + (by - 1)) // by for low, high, by in zip(start, stop, step, strict=True)]
     return (TensorType(x.dtype, sizes),)
+
+
+def _slice_equalities(types: Types, attributes: Attributes) -> Iterator[tuple[Dim, Dim]]:
+    """0 <= start <= stop <= size."""
+    for size, low, high in zip(
+        types[0].shape, rules.dims(attributes, "start"), rules.dims(attributes, "stop"), strict=True
+    ):
+        yield from ((dim_max(0, low), low), (dim_max(low, high), high), (dim_max(high, size), size))
 
 
 def _slice(operands: Arrays, attributes: Attributes, types: Types) -> tuple[Array, ...]:
@@ -137,6 +145,13 @@ def _concatenate_type(types: Types, attributes: Attributes, regions: Regions) ->
     return (TensorType(dtype, (*rest[:axis], total, *rest[axis + 1 :])),)
 
 
+def _concatenate_equalities(types: Types, attributes: Attributes) -> Iterator[tuple[Dim, Dim]]:
+    axis = rules.integer(attributes, "axis")
+    for type_ in types[1:]:
+        pairs = zip(types[0].shape, type_.shape, strict=True)
+        yield from (pair for i, pair in enumerate(pairs) if i != axis)
+
+
 def _concatenate(operands: Arrays, attributes: Attributes, types: Types) -> tuple[Array, ...]:
     return (np.concatenate(list(operands), axis=rules.integer(attributes, "axis")),)
 
@@ -171,6 +186,7 @@ OPS_MOVEMENT_BORDER: tuple[OpDef, ...] = (
             case({"start": (2,), "stop": (2,), "step": (2,)}, (4,)),
             case({"start": (0, 0), "stop": (0, 1), "step": (1, 1)}, (0, 1)),
         ],
+        equalities=_slice_equalities,
     ),
     movement(
         "pad",
@@ -198,5 +214,6 @@ OPS_MOVEMENT_BORDER: tuple[OpDef, ...] = (
         rules.shifted_batch("concatenate", rules.shift_axis),
         [case({"axis": 1}, (2, 3), (2, 1), (2, 0)), case({"axis": 0}, (3,)), case({"axis": 0}, (1, 2), (4, 2))],
         operands=None,
+        equalities=_concatenate_equalities,
     ),
 )

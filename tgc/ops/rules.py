@@ -7,7 +7,7 @@ concrete types of the *results*; floats of 32 bits and fewer arrive in f64, unle
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import pairwise
 from types import MappingProxyType
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from tgc.dtypes import DType, from_numpy
 from tgc.errors import DTypeError, ShapeError, UserError
-from tgc.ir.dims import Dim, Expr, bounds, evaluate
+from tgc.ir.dims import Dim, Expr, bounds, dim_max, evaluate
 from tgc.ir.graph import Array, Attribute, Attributes, Graph, Value
 from tgc.ir.opdef import Batch, GraphBuilder, TypeRule, float_info
 from tgc.ir.types import TensorType
@@ -174,6 +174,11 @@ def require_rank(name: str, type_: TensorType, rank: int) -> None:
     """:class:`ShapeError` unless ``type_`` has that rank."""
     if type_.rank != rank:
         raise ShapeError(f"{name} takes an operand of {rank} dimensions here, not {type_}")
+
+
+def not_negative(sizes: Sequence[Dim]) -> Iterator[tuple[Dim, Dim]]:
+    """Pairs that are equal where none of the sizes is negative."""
+    return ((dim_max(size, 0), size) for size in sizes)
 
 
 def common_shape(name: str, types: Sequence[TensorType]) -> tuple[Dim, ...]:

@@ -12,7 +12,7 @@ from tgc.errors import ShapeError
 from tgc.ir.dims import Dim, symbol
 from tgc.ir.graph import Array, Attribute, Attributes, Graph, Node, Value
 from tgc.ir.kinds import OpKind
-from tgc.ir.opdef import AttributeSpec, Case, ErrorBound, GraphBuilder, Meaning, OpDef, TypeRule, Vjp
+from tgc.ir.opdef import AttributeSpec, Case, Equalities, ErrorBound, GraphBuilder, Meaning, OpDef, TypeRule, Vjp
 from tgc.ir.types import TensorType
 from tgc.ops import rules
 from tgc.ops.sliding import pairs, taps, trailing, window_count
@@ -173,6 +173,20 @@ def _take_error(
     return (worst,)
 
 
+def _equalities(name: str) -> Equalities:
+    def equalities(types: Sequence[TensorType], attributes: Attributes) -> Iterator[tuple[Dim, Dim]]:
+        gradient = name == "window_sum_gradient"
+        x = TensorType(types[0].dtype, rules.shape(attributes, "input_shape")) if gradient else types[0]
+        counts = _result_shape(name, x, attributes)
+        yield from rules.not_negative(counts)
+        if name == "window_max_take":
+            yield from zip(types[0].shape, types[1].shape, strict=True)
+        elif name.endswith("gradient"):
+            yield from zip(types[-1].shape, counts, strict=True)
+
+    return equalities
+
+
 # -- type rules --------------------------------------------------------------------------------------------------
 
 
@@ -325,6 +339,7 @@ def _op(
         batch=rules.shifted_batch(name, _shift),
         ulp=0.0 if name in _CHOOSE else 0.5,
         error=error,
+        equalities=_equalities(name),
         cases=tuple(_cases(name)),
         foldable=name in _CHOOSE,
     )
