@@ -1,7 +1,8 @@
 """Checks random functions, each in a process of its own, and prints small ones that fail.
 
-``python -m tests.fuzz FIRST LAST [LENGTH [BUDGET]]``: the functions of these seeds, of about LENGTH steps; a failure is
-made smaller by at most BUDGET attempts.
+``python -m tests.fuzz FIRST LAST [LENGTH [BUDGET]]``: the functions of these seeds, of about LENGTH steps, every fourth
+one of them short and large, compiled for this machine and lesser ones in turn. A failure is made smaller by at most
+BUDGET attempts.
 """
 
 import multiprocessing as mp
@@ -11,8 +12,10 @@ import traceback
 from collections import Counter
 from multiprocessing.queues import SimpleQueue
 
-from tests.fuzz.checks import Tally, check, shrunk, text
+from tests.fuzz.checks import Tally, check, shrunk, targets, text
 from tests.fuzz.generator import Sample, sample
+from tests.fuzz.grower import LARGE
+from tgc.target import Target
 
 SECONDS = 120  # for one function, making it smaller included
 
@@ -23,10 +26,10 @@ def kind(error: Exception) -> str:
     return type(error).__name__ + "".join(c for c in first if not c.isdigit())[: 8 if "output" in first else 40]
 
 
-def failure(candidate: Sample) -> Exception | None:
+def failure(candidate: Sample, target: Target) -> Exception | None:
     """What goes wrong."""
     try:
-        check(candidate)
+        check(candidate, target=target)
     except Exception as error:  # noqa: BLE001
         return error
     return None
@@ -34,15 +37,16 @@ def failure(candidate: Sample) -> Exception | None:
 
 def one(seed: int, length: int, budget: int, queue: "SimpleQueue[tuple[str, ...] | Tally]") -> None:
     """Checks one function, in a process that may end."""
-    found = sample(seed, length=length)
+    found = sample(seed, length=length // 2, extent=LARGE) if seed % 4 == 3 else sample(seed, length=length)
+    target = targets()[seed % len(targets())]
     tally = Tally()
     try:
-        check(found, tally)
+        check(found, tally, target)
     except Exception as error:  # noqa: BLE001
         same = kind(error)
-        queue.put((same, "".join(traceback.format_exception(error))[-1500:]))
-        small = shrunk(found, lambda c: (e := failure(c)) is not None and kind(e) == same, budget=budget)
-        queue.put((f"small: {failure(small)}"[:2000], text(small)))
+        queue.put((same, f"for {target.cpu}\n" + "".join(traceback.format_exception(error))[-1500:]))
+        small = shrunk(found, lambda c: (e := failure(c, target)) is not None and kind(e) == same, budget=budget)
+        queue.put((f"small: {failure(small, target)}"[:2000], text(small)))
     else:
         queue.put(tally)
 

@@ -12,6 +12,7 @@ from passes.base import substitute
 from tests.fuzz.generator import Sample
 from tgc.backend.emit import emit_module
 from tgc.backend.entry import entry_text
+from tgc.backend.host import host_target
 from tgc.backend.parallel import compile_modules
 from tgc.backend.run_text import RUNTIME_DECLARATION
 from tgc.backend.threads import num_threads, set_num_threads
@@ -27,11 +28,13 @@ from tgc.ir.verify import verify
 from tgc.kernels.program import Branch, Launch, Program, Repeat, Step, While
 from tgc.ops import OPS
 from tgc.reference import Bounded, run_with_bounds
+from tgc.target import Target, baseline
 
 # Results of ops whose order of summation depends on how their operands lie in memory, which O3 chooses.
 _SUMS = (OpKind.CONTRACT, OpKind.CONVOLUTION, OpKind.REDUCE, OpKind.WINDOW, OpKind.CUMULATIVE, OpKind.CONTROL)
 # Results that depend on the sign of a NaN, which nothing says.
 _SIGNS = ("signbit", "bitcast", "copysign")
+_LESSER = ("x86-64", "x86-64-v3")
 # Results so uncertain that following their error through a map to first order may not hold.
 _VAGUE = 1e-2
 
@@ -64,9 +67,15 @@ def _dear(steps: tuple[Step, ...]) -> tuple[Step, ...]:
     return tuple(result)
 
 
-def compiled(module: Module, pipeline: str) -> CompiledFunction:
+def targets() -> tuple[Target, ...]:
+    """This machine, and lesser ones whose code it can run."""
+    host = host_target()
+    return (host, *(baseline(host.triple, cpu) for cpu in _LESSER if host.triple.startswith("x86_64")))
+
+
+def compiled(module: Module, pipeline: str, target: Target | None = None) -> CompiledFunction:
     """The module's only function, with every access checked and every launch worth splitting."""
-    options = Options(pipeline=pipeline, cached=False, debug=True)
+    options = Options(pipeline=pipeline, target=target, cached=False, debug=True)
     lowered = lower_module(module, options)
     (program,) = lowered.programs.values()
     program: Program = replace(program, steps=_dear(program.steps))
@@ -167,11 +176,13 @@ def _may_differ(function: Function) -> bool:
     )
 
 
-def check(sample: Sample, tally: Tally | None = None) -> None:
-    """Raises :class:`Wrong` unless O0, O3 and the interpreter agree, on any number of threads; whatever else is raised
-    is wrong as well."""
+def check(sample: Sample, tally: Tally | None = None, target: Target | None = None) -> None:
+    """Raises :class:`Wrong` unless O0, O3 and the interpreter agree, on any number of threads.
+
+    Whatever else is raised is wrong as well. ``target``: what to compile for, which this machine must be able to run.
+    """
     verify(sample.module, OPS)
-    plain, optimised = compiled(sample.module, "O0"), compiled(sample.module, "O3")
+    plain, optimised = (compiled(sample.module, level, target) for level in ("O0", "O3"))
     exact = not _may_differ(sample.function)
     for sizes in sample.sizes:
         inputs, state = sample.arrays(sizes)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tests.fuzz import moves, regions, steps
-from tests.fuzz.grower import SYMBOLIC, Grower, Step
+from tests.fuzz.grower import SMALL, Extent, Grower, Step
 from tgc.dtypes import bool_, f32
 from tgc.errors import DTypeError, ShapeError, UnsupportedError
 from tgc.ir import dims
@@ -91,12 +91,12 @@ def draw(type_: TensorType, sizes: dict[str, int], rng: np.random.Generator, spe
     return values.astype(dtype.numpy)
 
 
-def sample(seed: int, *, length: int = 12) -> Sample:
+def sample(seed: int, *, length: int = 12, extent: Extent = SMALL) -> Sample:
     """The function of that seed, made of about ``length`` steps."""
     rng = random.Random(seed)
     symbols = rng.choice(((), (), ("n",), ("n", "m")))
-    sizes = tuple({s: rng.choice(SYMBOLIC) for s in symbols} for _ in range(3 if symbols else 1))
-    grower = Grower(rng, sizes)
+    sizes = tuple({s: rng.choice(extent.symbolic) for s in symbols} for _ in range(3 if symbols else 1))
+    grower = Grower(rng, sizes, extent)
     if symbols:
         # each symbol must be bound by what enters
         grower.parameters.append(parameter(0, TensorType(f32, tuple(map(dims.symbol, symbols)))))

@@ -18,9 +18,20 @@ from tgc.ops import OPS
 
 FLOATS = ("f32", "f32", "f32", "f32", "f64", "bf16", "f16")
 INTEGERS = ("i32", "i64", "u8", "i8", "i16", "u16", "u32", "u64")
-STATIC = (1, 2, 3, 4, 5, 7, 8, 16, 17, 24, 33)
-SYMBOLIC = (0, 1, 2, 3, 7, 8, 13, 16, 17, 32, 33)
-MOST_ELEMENTS = 4000
+
+
+@dataclass(frozen=True)
+class Extent:
+    """The sizes of dimensions, known and symbolic, and how many elements a value may have."""
+
+    known: tuple[int, ...]
+    symbolic: tuple[int, ...]
+    most: int
+
+
+SMALL = Extent((1, 2, 3, 4, 5, 7, 8, 16, 17, 24, 33), (0, 1, 2, 3, 7, 8, 13, 16, 17, 32, 33), 4000)
+# for which schedules pack, split sums into parts, and have whole tiles as well as rests
+LARGE = Extent((1, 2, 3, 16, 32, 33, 64, 100, 130, 257, 1000), (0, 1, 7, 32, 65, 130, 500), 150_000)
 
 
 @dataclass
@@ -29,6 +40,7 @@ class Grower:
 
     rng: random.Random
     sizes: tuple[dict[str, int], ...]
+    extent: Extent = SMALL
     builder: Builder = field(default_factory=lambda: Builder(OPS))
     pool: list[Value] = field(default_factory=list)
     parameters: list[Value] = field(default_factory=list)
@@ -42,7 +54,7 @@ class Grower:
         """Whether it has no negative size and not too many elements, for all sizes that are tried."""
         for sizes in self.sizes:
             shape = [dims.evaluate(d, sizes) for d in type_.shape]
-            if any(d < 0 for d in shape) or prod(shape) > MOST_ELEMENTS:
+            if any(d < 0 for d in shape) or prod(shape) > self.extent.most:
                 return False
         return type_.rank <= 5
 
@@ -50,7 +62,7 @@ class Grower:
         symbols = list(self.sizes[0])
         if symbols and self.rng.random() < 0.4:
             return dims.symbol(self.rng.choice(symbols))
-        return self.rng.choice(STATIC)
+        return self.rng.choice(self.extent.known)
 
     def shape(self, rank: int | None = None) -> tuple[Dim, ...]:
         for _ in range(20):

@@ -15,7 +15,7 @@ from tgc.ir.types import TensorType
 
 def subgraph(outer: Grower, types: Sequence[TensorType], results: Sequence[TensorType], steps: int) -> Graph:
     """A region with parameters of ``types`` and results of ``results``, grown like a function."""
-    inner = Grower(outer.rng, outer.sizes, outer.builder, depth=outer.depth + 1, closed=True)
+    inner = Grower(outer.rng, outer.sizes, outer.extent, outer.builder, depth=outer.depth + 1, closed=True)
     inner.parameters = [parameter(i, t) for i, t in enumerate(types)]
     inner.pool = list(inner.parameters)
     for _ in range(steps):

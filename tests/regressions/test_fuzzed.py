@@ -8,9 +8,13 @@ import pytest
 from tests.fuzz.checks import check
 from tests.fuzz.generator import Sample
 from tgc.compiler import Options, compile_function
+from tgc.dtypes import f32, i64
 from tgc.errors import ShapeError
-from tgc.ir.graph import Function
+from tgc.ir.builder import Builder
+from tgc.ir.dims import symbol
+from tgc.ir.graph import Attributes, Function, Graph, parameter
 from tgc.ir.parser import parse_module
+from tgc.ir.types import TensorType
 from tgc.ops import OPS
 from tgc.reference import run
 
@@ -165,3 +169,33 @@ def test_filter_gradients_of_empty_batches_are_zero() -> None:
     arrays = [np.zeros((0, 2, 3), np.float32), np.zeros((0, 1, 5), np.float32)]
     assert not np.any(run(function, arrays)[0][0])
     assert not np.any(compile_function(function, options=Options(cached=False)).run(arrays)[0])
+
+
+_N, _M = symbol("n"), symbol("m")
+
+
+@pytest.mark.parametrize(
+    ("op", "count", "attributes"),
+    [
+        ("reshape", 1, {"shape": (_M, 3)}),
+        ("broadcast", 1, {"shape": (_M, 2), "axes": (0, 1)}),
+        ("slice", 1, {"start": (_M, 0), "stop": (_N, 2), "step": (1, 1)}),
+        ("concatenate", 2, {"axis": 1}),
+        ("contract", 2, {"spec": "ab,ac->bc"}),
+        ("window_max", 1, {"window": (9, 1), "stride": (1, 1), "padding": ((0, 0),) * 2, "dilation": (1, 1)}),
+        ("dynamic_update_slice", 2, {}),
+    ],
+)
+def test_sizes_that_an_op_takes_for_fitting_are_checked_before_it_runs(
+    op: str, count: int, attributes: Attributes
+) -> None:
+    """They were believed, and what lay behind a smaller tensor was read."""
+    builder = Builder(OPS)
+    parameters = tuple(parameter(i, TensorType(f32, (size, 2))) for i, size in enumerate((_N, _M)))
+    starts = [builder.constant(0, i64)] * 2 if op == "dynamic_update_slice" else []
+    result = builder.op(op, *parameters[:count], *starts, attributes=attributes)
+    function = Function("f", Graph(parameters, (result,)), constraints=tuple(builder.constraints))
+    assert function.constraints
+    compiled = compile_function(function, options=Options(cached=False))
+    with pytest.raises(ShapeError):
+        compiled.run([np.zeros((3, 2), np.float32), np.zeros((4, 2), np.float32)])
