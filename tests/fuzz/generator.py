@@ -12,7 +12,7 @@ from tests.fuzz.grower import SMALL, Extent, Grower, Step
 from tgc.dtypes import bool_, f32
 from tgc.errors import DTypeError, ShapeError, UnsupportedError
 from tgc.ir import dims
-from tgc.ir.graph import Array, Function, Graph, Module, State, parameter, state
+from tgc.ir.graph import Array, Constraint, Function, Graph, Module, State, parameter, state
 from tgc.ir.types import TensorType
 
 # how often each step is taken
@@ -114,6 +114,11 @@ def sample(seed: int, *, length: int = 12, extent: Extent = SMALL) -> Sample:
     return finish(grower, seed)
 
 
+def holds(constraint: Constraint, sizes: dict[str, int]) -> bool:
+    """Whether the sizes satisfy it."""
+    return dims.evaluate(constraint.left, sizes) == dims.evaluate(constraint.right, sizes)
+
+
 def finish(grower: Grower, seed: int) -> Sample:
     """The function: values that nothing uses are its results, some of which are assigned to state as well."""
     rng = grower.rng
@@ -133,6 +138,7 @@ def finish(grower: Grower, seed: int) -> Sample:
         if n.op == "state"
     }
     kept = {name: held for name, held in grower.state.items() if name in read or name in dict(assigns)}
-    constraints = tuple(grower.builder.constraints)
+    # the others are of values that were given up
+    constraints = tuple(c for c in grower.builder.constraints if all(holds(c, sizes) for sizes in grower.sizes))
     function = Function("f", Graph(tuple(grower.parameters), tuple(ends)), tuple(assigns), constraints=constraints)
     return Sample(seed, function, kept, grower.sizes)
