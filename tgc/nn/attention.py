@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
+import tgc.nn.functional as functional
+import tgc.nn.initialise as initialise
 from tgc.dtypes import bool_
 from tgc.errors import ShapeError, UnsupportedError, UserError
 from tgc.frontend.tensor import Tensor
 from tgc.frontend.trace import here
-from tgc.nn import functional, initialise
 from tgc.nn.layers import Linear
 from tgc.nn.module import Module, Parameter
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 
+import tgc.nn.functional as functional
+import tgc.nn.initialise as initialise
 from tgc.errors import UserError
 from tgc.frontend.random import Generator
 from tgc.frontend.tensor import Tensor
 from tgc.frontend.trace import here
 from tgc.frontend.windows import Padding, Sizes, per_dimension
-from tgc.nn import functional, initialise
 from tgc.nn.module import Module, Parameter
 
 

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
+import tgc.nn.functional as functional
 from tgc.errors import UserError
 from tgc.frontend.base import assign_soon
 from tgc.frontend.tensor import Tensor
 from tgc.frontend.trace import here
-from tgc.nn import functional
 from tgc.nn.module import Buffer, Module, Parameter
 
 

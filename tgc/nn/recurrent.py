@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import tgc.nn.functional as functional
+import tgc.nn.initialise as initialise
 from tgc.errors import ShapeError, UserError
 from tgc.frontend.tensor import Tensor
 from tgc.frontend.trace import here
-from tgc.nn import functional, initialise
 from tgc.nn.module import Module, Parameter
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import tgc.nn.functional as functional
 from tgc.frontend.tensor import Tensor
 from tgc.frontend.windows import Padding, Sizes
-from tgc.nn import functional
 from tgc.nn.module import Module
 
 

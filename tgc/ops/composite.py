@@ -9,13 +9,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
+import tgc.ops.rules as rules
 from tgc.dtypes import DType, bf16, f16, f32, f64, i64
 from tgc.ir.dims import Dim, product, symbol
 from tgc.ir.graph import Array, Attributes, Graph, Node, Value
 from tgc.ir.kinds import OpKind
 from tgc.ir.opdef import AttributeSpec, GraphBuilder, OpDef, TypeRule
 from tgc.ir.types import TensorType
-from tgc.ops import rules
 
 AXIS = AttributeSpec("the dimension along which it normalizes")
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 
+import tgc.ops.rules as rules
 from tgc.dtypes import bf16, f32, f64
 from tgc.ir.graph import Attributes, Node, Value
 from tgc.ir.kinds import OpKind
 from tgc.ir.opdef import AttributeSpec, GraphBuilder, OpDef
 from tgc.ir.types import TensorType
-from tgc.ops import rules
 from tgc.ops.composite import widen
 from tgc.ops.rules import map_batch, map_rule
 

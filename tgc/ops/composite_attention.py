@@ -6,6 +6,7 @@ import math
 import string
 from collections.abc import Sequence
 
+import tgc.ops.rules as rules
 from tgc.dtypes import DType, bf16, bool_, f32, f64, i32
 from tgc.errors import DTypeError, ShapeError, UserError
 from tgc.ir.dims import Dim, symbol
@@ -13,7 +14,6 @@ from tgc.ir.graph import Attributes, Graph, Value
 from tgc.ir.kinds import OpKind
 from tgc.ir.opdef import AttributeSpec, Case, GraphBuilder, OpDef
 from tgc.ir.types import TensorType
-from tgc.ops import rules
 from tgc.ops.composite import size_of, widen
 from tgc.ops.contract import common_dim
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import tgc.ops.rules as rules
 from tgc.dtypes import bf16, f32, f64, i32, i64, u8
 from tgc.errors import ShapeError
 from tgc.ir.graph import Attributes, Graph, Node, Value
 from tgc.ir.kinds import OpKind
 from tgc.ir.opdef import GraphBuilder, OpDef
 from tgc.ir.types import TensorType
-from tgc.ops import rules
 from tgc.ops.composite import repeat, shifted, size_of, widen
 
 

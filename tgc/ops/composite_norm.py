@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import tgc.ops.rules as rules
 from tgc.dtypes import DType, bf16, f32, f64
 from tgc.errors import ShapeError, UserError
 from tgc.ir.dims import Dim, divisible, symbol
@@ -15,7 +16,6 @@ from tgc.ir.graph import Attributes, Graph, Node, Value
 from tgc.ir.kinds import OpKind
 from tgc.ir.opdef import AttributeSpec, Batch, Body, Case, GraphBuilder, OpDef
 from tgc.ir.types import TensorType
-from tgc.ops import rules
 from tgc.ops.composite import mean, repeat, size_of, widen
 
 _EPSILON = AttributeSpec("what is added to the variance before the root", required=False, default=1e-5)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import tgc.ops.rules as rules
 from tgc.dtypes import DType, bf16, f32, f64, i64
 from tgc.errors import ShapeError
 from tgc.ir.dims import Dim, symbol
@@ -15,7 +16,6 @@ from tgc.ir.graph import Attributes, Graph, Value, parameter
 from tgc.ir.kinds import OpKind
 from tgc.ir.opdef import AttributeSpec, Body, Case, GraphBuilder, OpDef, TypeRule
 from tgc.ir.types import TensorType
-from tgc.ops import rules
 from tgc.ops.composite import widen
 
 _ITERATION = TensorType(i64, ())

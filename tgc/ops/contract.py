@@ -10,6 +10,7 @@ from math import prod
 
 import numpy as np
 
+import tgc.ops.rules as rules
 from tgc.dtypes import f16, f32, f64, i8, i32
 from tgc.errors import ShapeError
 from tgc.ir.dims import Dim
@@ -17,7 +18,6 @@ from tgc.ir.graph import Array, Attributes, Graph, Node, Value
 from tgc.ir.kinds import OpKind
 from tgc.ir.opdef import AttributeSpec, GraphBuilder, OpDef
 from tgc.ir.types import TensorType
-from tgc.ops import rules
 from tgc.ops.rules import Floats
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+import tgc.ops.rules as rules
 from tgc.dtypes import bool_, i64
 from tgc.errors import CompilerBug, DTypeError, ShapeError, UserError
 from tgc.ir.dims import Dim
@@ -16,7 +17,6 @@ from tgc.ir.graph import Attributes, Graph, Value, parameter
 from tgc.ir.kinds import FusionKind, OpKind
 from tgc.ir.opdef import AttributeSpec, GraphBuilder, OpDef
 from tgc.ir.types import TensorType
-from tgc.ops import rules
 
 _SCALAR = TensorType(bool_, ())
 

@@ -7,13 +7,13 @@ from types import MappingProxyType
 
 import numpy as np
 
+import tgc.ops.rules as rules
 from tgc.dtypes import DTYPES, DType, bf16, bool_, f16, f32, f64, i8, i32, i64, u8, u32, u64
 from tgc.errors import DTypeError
 from tgc.ir.graph import Array, Attributes, Graph, Node, Value
 from tgc.ir.kinds import OpKind
 from tgc.ir.opdef import AttributeSpec, Case, GraphBuilder, OpDef, Scalar, ScalarBuilder
 from tgc.ir.types import TensorType
-from tgc.ops import rules
 from tgc.ops.maps import ANYWHERE, map_cases, map_jvp, map_vjp
 
 _DTYPE = MappingProxyType({"dtype": AttributeSpec("the result's dtype")})

@@ -8,6 +8,7 @@ from math import prod
 
 import numpy as np
 
+import tgc.ops.rules as rules
 from tgc.dtypes import DType, bf16, f32, f64, i32
 from tgc.errors import ShapeError
 from tgc.ir.dims import Dim, symbol
@@ -15,7 +16,6 @@ from tgc.ir.graph import Array, Attribute, Attributes, Graph, Node, Value
 from tgc.ir.kinds import OpKind
 from tgc.ir.opdef import AttributeSpec, Case, Equalities, ErrorBound, GraphBuilder, Meaning, OpDef, TypeRule, Vjp
 from tgc.ir.types import TensorType
-from tgc.ops import rules
 from tgc.ops.contract import bilinear_error, bilinear_jvp, common_dim
 from tgc.ops.convolve_batch import convolution_batch
 from tgc.ops.rules import Floats

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import tgc.ops.rules as rules
 from tgc.errors import UnsupportedError
 from tgc.ir.dims import Dim
 from tgc.ir.graph import Attributes, Value
 from tgc.ir.opdef import Batch, GraphBuilder
-from tgc.ops import rules
 
 
 def _merge(b: GraphBuilder, x: Value, axis: int) -> Value:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+import tgc.ops.rules as rules
 from tgc import dtypes
 from tgc.dtypes import DType
 from tgc.errors import DTypeError, UserError
@@ -13,7 +14,6 @@ from tgc.ir.graph import Array, Attributes, Graph
 from tgc.ir.kinds import OpKind
 from tgc.ir.opdef import AttributeSpec, Case, OpDef, TypeRule
 from tgc.ir.types import TensorType
-from tgc.ops import rules
 
 
 def _constant_type(

@@ -7,12 +7,12 @@ from types import MappingProxyType
 
 import numpy as np
 
+import tgc.ops.rules as rules
 from tgc.dtypes import f32, i64
 from tgc.ir.graph import Array, Attributes, Graph, Node, Value, parameter
 from tgc.ir.kinds import OpKind
 from tgc.ir.opdef import AttributeSpec, Case, ErrorBound, GraphBuilder, Jvp, OpDef, TypeRule, Vjp
 from tgc.ir.types import TensorType
-from tgc.ops import rules
 from tgc.ops.maps import Interval, dtypes_of
 
 Optionals = Sequence[Value | None]

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+import tgc.ops.rules as rules
 from tgc.dtypes import bool_, f32, f64, i32, i64, u32, u64
 from tgc.ir.graph import Array, Attributes, Value
 from tgc.ir.opdef import GraphBuilder, OpDef, Scalar, ScalarBuilder
-from tgc.ops import rules
 from tgc.ops.maps import ANYWHERE, Partial, map_op, scaled, squared, where
 
 _POSITIVE = (1e-3, 1e3)

@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+import tgc.ops.rules as rules
 from tgc.ir.graph import Array, Attributes, Value
 from tgc.ir.opdef import GraphBuilder, OpDef, Scalar, ScalarBuilder
-from tgc.ops import rules
 from tgc.ops.elementwise import one, zero
 from tgc.ops.maps import Interval, Partial, complement, map_op, scaled, shifted, squared, where
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+import tgc.ops.rules as rules
 from tgc.dtypes import DType, bf16, bool_, f32, f64, i8, i32, i64, u64
 from tgc.errors import DTypeError, ShapeError
 from tgc.ir.dims import Dim, symbol
@@ -17,7 +18,6 @@ from tgc.ir.graph import Array, Attributes, Graph, Node, Value
 from tgc.ir.kinds import OpKind
 from tgc.ir.opdef import AttributeSpec, Case, ErrorBound, GraphBuilder, Meaning, OpDef, TypeRule
 from tgc.ir.types import TensorType
-from tgc.ops import rules
 from tgc.ops.composite import size_of
 
 Indices = NDArray[np.int64]

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+import tgc.ops.rules as rules
 from tgc.dtypes import bf16, bool_, f32, i32, i64
 from tgc.errors import ShapeError
 from tgc.ir.dims import Dim, dim_max, symbol
@@ -13,7 +14,6 @@ from tgc.ir.graph import Array, Attributes, Graph, Node, Value
 from tgc.ir.kinds import OpKind
 from tgc.ir.opdef import AttributeSpec, GraphBuilder, OpDef
 from tgc.ir.types import TensorType
-from tgc.ops import rules
 from tgc.ops.composite import size_of
 
 _START = TensorType(i64, ())

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+import tgc.ops.rules as rules
 from tgc.dtypes import DType, bf16, bool_, f32, f64, from_numpy, i32, i64
 from tgc.errors import DTypeError
 from tgc.ir.dims import Dim, symbol
@@ -17,7 +18,6 @@ from tgc.ir.graph import Array, Attributes, Graph, Node, Value
 from tgc.ir.kinds import OpKind
 from tgc.ir.opdef import AttributeSpec, Batch, Case, Equalities, ErrorBound, GraphBuilder, Meaning, OpDef, float_info
 from tgc.ir.types import TensorType
-from tgc.ops import rules
 from tgc.ops.composite import size_of
 from tgc.ops.index import fold, gathered, offsets, others, positions, taken, unfold
 

@@ -7,13 +7,13 @@ from typing import TypeAlias
 
 import numpy as np
 
+import tgc.ops.rules as rules
 from tgc import dtypes
 from tgc.dtypes import DType
 from tgc.ir.graph import EMPTY, Array, Attributes, Node, Value
 from tgc.ir.kinds import OpKind
 from tgc.ir.opdef import Case, ErrorBound, GraphBuilder, Jvp, Meaning, OpDef, Scalar, ScalarBody, ScalarBuilder, Vjp
 from tgc.ir.types import TensorType
-from tgc.ops import rules
 
 # (builder, t, operands…, result) -> t · ∂result/∂operand, for one operand. A map's Jacobian is diagonal, so that one
 # function serves both modes; it is linear in ``t``.

@@ -7,6 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 
+import tgc.ops.rules as rules
 from tgc.dtypes import DTYPES, DType, f32
 from tgc.errors import ShapeError
 from tgc.ir.dims import Dim, product
@@ -14,7 +15,6 @@ from tgc.ir.graph import Array, Attribute, Attributes, Graph, Node, Value
 from tgc.ir.kinds import OpKind
 from tgc.ir.opdef import AttributeSpec, Batch, Case, Equalities, GraphBuilder, Jvp, Meaning, OpDef, TypeRule, Vjp
 from tgc.ir.types import Layout, TensorType
-from tgc.ops import rules
 
 Types = Sequence[TensorType]
 Regions = Sequence[Graph]

@@ -6,12 +6,12 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+import tgc.ops.rules as rules
 from tgc.errors import ShapeError
 from tgc.ir.dims import Dim, dim_max
 from tgc.ir.graph import Array, Attributes, Node, Value
 from tgc.ir.opdef import GraphBuilder, OpDef
 from tgc.ir.types import TensorType
-from tgc.ops import rules
 from tgc.ops.movement import Arrays, Optionals, Regions, Types, case, movement, unary_vjp
 
 # -- slice and pad --------------------------------------------------------------------------------------

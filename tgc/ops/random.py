@@ -11,13 +11,13 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
+import tgc.ops.rules as rules
 from tgc.dtypes import u32, u64
 from tgc.ir.dims import product, symbol
 from tgc.ir.graph import Array, Attributes, Graph, Value
 from tgc.ir.kinds import OpKind
 from tgc.ir.opdef import AttributeSpec, GraphBuilder, OpDef
 from tgc.ir.types import TensorType
-from tgc.ops import rules
 
 _ROUNDS = 20
 _ROTATIONS = (13, 15, 26, 6, 17, 29, 16, 24)

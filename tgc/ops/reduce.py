@@ -8,6 +8,7 @@ from types import MappingProxyType
 
 import numpy as np
 
+import tgc.ops.rules as rules
 from tgc.dtypes import f32, from_numpy, i64
 from tgc.errors import ShapeError
 from tgc.ir.dims import Dim, product
@@ -15,7 +16,6 @@ from tgc.ir.graph import Array, Attributes, Graph, Node, Value
 from tgc.ir.kinds import OpKind
 from tgc.ir.opdef import AttributeSpec, Case, ErrorBound, GraphBuilder, Jvp, OpDef, TypeRule, Vjp
 from tgc.ir.types import TensorType
-from tgc.ops import rules
 from tgc.ops.maps import Interval, dtypes_of, where
 
 Fold = Callable[[Array, tuple[int, ...]], Array]

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 from itertools import product
 from typing import Any, TypeAlias
 
+import tgc.ops.rules as rules
 from tgc.errors import ShapeError, UserError
 from tgc.ir.dims import Dim
 from tgc.ir.graph import Attributes
-from tgc.ops import rules
 
 Index: TypeAlias = "tuple[Any, ...]"
 

@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+import tgc.ops.rules as rules
 from tgc.dtypes import bf16, f32, f64, i32, i64, u8
 from tgc.ir.dims import Dim, symbol
 from tgc.ir.graph import Array, Attributes, Graph, Node, Value
 from tgc.ir.kinds import OpKind
 from tgc.ir.opdef import AttributeSpec, Case, GraphBuilder, OpDef
 from tgc.ir.types import TensorType
-from tgc.ops import rules
 
 
 def _sort_type(types: Sequence[TensorType], attributes: Attributes, regions: Sequence[Graph]) -> tuple[TensorType, ...]:

@@ -7,6 +7,7 @@ from math import prod
 
 import numpy as np
 
+import tgc.ops.rules as rules
 from tgc.dtypes import DType, bf16, f32, f64, i32
 from tgc.errors import ShapeError
 from tgc.ir.dims import Dim, symbol
@@ -14,7 +15,6 @@ from tgc.ir.graph import Array, Attribute, Attributes, Graph, Node, Value
 from tgc.ir.kinds import OpKind
 from tgc.ir.opdef import AttributeSpec, Case, Equalities, ErrorBound, GraphBuilder, Meaning, OpDef, TypeRule, Vjp
 from tgc.ir.types import TensorType
-from tgc.ops import rules
 from tgc.ops.sliding import pairs, taps, trailing, window_count
 
 # Ops whose results are elements of their operands: nothing is rounded.
