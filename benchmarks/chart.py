@@ -27,6 +27,7 @@ def draw(path: Path, rows: Sequence[Row]) -> None:
     left.barh(places, ratios, color=[GREEN if ratio >= 1 else RED for ratio in ratios])
     left.axvline(1, color="black", linewidth=0.8)
     left.set_xlim(0, min(6, max([1.5, *ratios]) * 1.05))
+    left.set_ylim(-0.7, len(shown) - 0.3)
     left.set_xlabel("time of the fastest peer / time of tgc")
     threads = len({row.threads for row in shown}) > 1
     left.set_yticks(places, [f"{row.name}, {row.threads} threads" if threads else row.name for row in shown], size=7)

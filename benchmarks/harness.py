@@ -10,7 +10,6 @@ import argparse
 import importlib
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -152,21 +151,25 @@ def first_row(workload: Workload, peers: Sequence[str], clock: Callable[[], floa
     return prepare(workload, inputs_of(workload), peers, clock)[1]
 
 
-def resident_bytes() -> float:
-    """The memory of this process that is present now."""
-    return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * float(resource.getpagesize())
+def resident_bytes(what: str) -> float:
+    """The memory of this process: present now (`VmRSS`) or at most so far (`VmHWM`).
+
+    What getrusage says at most includes the process that started this one.
+    """
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return next(1024.0 * int(line.split()[1]) for line in lines if line.startswith(f"{what}:"))
 
 
 def memory_row(workload: Workload, peers: Sequence[str]) -> dict[str, Measurement]:
     """How much this process grows while the first of the peers runs the row a few times."""
     inputs = inputs_of(workload)
     importlib.import_module(PEERS[peers[0]])
-    before = resident_bytes()
+    before = resident_bytes("VmRSS")
     contestants, measured = prepare(workload, inputs, peers[:1], time.perf_counter)
     for peer, contestant in contestants.items():
         for _ in range(3):
             contestant.run()
-        grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0 - before
+        grown = resident_bytes("VmHWM") - before
         measured[peer] = replace(measured[peer], memory=grown)
     return measured
 

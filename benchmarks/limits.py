@@ -14,7 +14,7 @@ from functools import partial
 import llvmlite.binding as llvm
 import numpy as np
 
-FOOTPRINTS = (1 << 19, 3 << 23, 3 << 27)  # bytes of a thread's three arrays: in L2, in L3, well beyond any cache
+FOOTPRINTS = (1 << 19, 1 << 22, 3 << 23, 3 << 27)  # bytes of a thread's three arrays: in L2, in L3, beyond any cache
 ACCUMULATORS = 12  # more chains than latency x ports of any core, and they fit into 16 registers
 
 
