@@ -180,6 +180,7 @@ _N, _M = symbol("n"), symbol("m")
         ("reshape", 1, {"shape": (_M, 3)}),
         ("broadcast", 1, {"shape": (_M, 2), "axes": (0, 1)}),
         ("slice", 1, {"start": (_M, 0), "stop": (_N, 2), "step": (1, 1)}),
+        ("slice", 1, {"start": (_N - 5, 0), "stop": (_N - 4, 2), "step": (1, 1)}),
         ("concatenate", 2, {"axis": 1}),
         ("contract", 2, {"spec": "ab,ac->bc"}),
         ("window_max", 1, {"window": (9, 1), "stride": (1, 1), "padding": ((0, 0),) * 2, "dilation": (1, 1)}),

@@ -88,14 +88,14 @@ class Builder:
         key = node_key(name, operands, attributes, regions)
         node = lookup(key)
         if node is None:
-            definition = self.table.get(name)
-            if definition is None:
+            if name not in self.table:
                 raise CompilerBug(f"there is no op {name!r}", stage="builder")
-            node = self._checked(definition, operands, attributes, regions, key)
-        if any(type(d) is not int for t in node.types for d in t.shape) or (
-            len(operands) > 1 and any(type(d) is not int for v in operands for d in v.shape)
+            node = self._checked(self.table[name], operands, attributes, regions, key)
+        definition = self.table[name]
+        if (len(operands) > 1 or definition.equalities is not None) and any(
+            type(d) is not int for t in (*node.types, *(v.type for v in operands)) for d in t.shape
         ):
-            self._constrain(self.table[name], operands, node.attributes)
+            self._constrain(definition, operands, node.attributes)
         if self.place is not None:
             self.locate(node, self.place)
         return node
