@@ -249,6 +249,7 @@ def composite(g: Grower) -> None:
         keys = (*x.shape[:-2], g.dim(), x.shape[-1])
         causal = rng.random() < 0.4
         keys = x.shape if causal else keys
+        g.check(g.builder.full(0.0, (*x.shape[:-1], keys[-2]), dtype))  # the scores
         k = g.operand(keys, dtype)
         values = g.operand((*keys[:-1], rng.choice((x.shape[-1], g.dim()))), dtype)
         g.add(name, x, k, values, attributes={"causal": causal})
