@@ -17,9 +17,9 @@ from tgc.ir.dims import evaluate, symbols
 from tgc.ir.graph import Module, Node, Value, topological
 from tgc.ir.kinds import OpKind
 from tgc.ir.opdef import OpTable
-from tgc.lazy import lazy_module
+from tgc.lazy import LazyModule
 
-nx = lazy_module("networkx")
+nx = LazyModule("networkx")
 
 _TYPICAL = 32  # a size for symbolic dimensions, only to choose
 _SOURCE, _SINK = "source", "sink"

@@ -2,32 +2,24 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
+import importlib
 from typing import Any
 
 
-def lazy_module(name: str) -> Any:
-    """The module ``name``, loaded at the first access to one of its attributes.
+class LazyModule:
+    """Stands for the module ``name`` until one of its attributes is asked for.
 
-    Raises :class:`ModuleNotFoundError` if it is not installed. The recipe is that of importlib.util.LazyLoader.
+    Safe on several threads: Python's own lock on imports makes the second one wait. Raises
+    :class:`ModuleNotFoundError` at the first use if the module is not installed.
 
-    >>> lazy_module("colorsys").rgb_to_hsv(0, 0, 0)
+    >>> LazyModule("colorsys").rgb_to_hsv(0, 0, 0)
     (0.0, 0.0, 0)
     """
-    loaded = sys.modules.get(name)
-    if loaded is not None:
-        return loaded
-    spec = importlib.util.find_spec(name)
-    if spec is None or spec.loader is None:
-        raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-    loader = importlib.util.LazyLoader(spec.loader)
-    spec.loader = loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    package, _, child = name.rpartition(".")
-    if package:
-        # as an import does: whoever imports the submodule after us finds it in its package
-        setattr(sys.modules[package], child, module)
-    loader.exec_module(module)
-    return module
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __getattr__(self, attribute: str) -> Any:
+        value = getattr(importlib.import_module(self._name), attribute)
+        setattr(self, attribute, value)
+        return value

@@ -6,14 +6,18 @@ There is no pass pipeline: kernel IR has decided everything, and LLVM selects in
 from __future__ import annotations
 
 import functools
-from typing import Final
-
-import llvmlite.binding as llvm
+from typing import TYPE_CHECKING, Final
 
 from tgc.backend.host import check_cpu
 from tgc.backend.objects import undefined_symbols
 from tgc.errors import CompilerBug
+from tgc.lazy import LazyModule
 from tgc.target import Target
+
+if TYPE_CHECKING:
+    import llvmlite.binding as llvm
+else:
+    llvm = LazyModule("llvmlite.binding")
 
 # what an object may leave to its linker: memory functions, and what the thread pool takes from the system
 EXTERNAL_SYMBOLS: Final = frozenset(

@@ -7,15 +7,18 @@ import os
 import re
 import sys
 from pathlib import Path
-from typing import Final
-
-import llvmlite.binding as llvm
+from typing import TYPE_CHECKING, Final
 
 from tgc.errors import TargetError
-from tgc.lazy import lazy_module
+from tgc.lazy import LazyModule
 from tgc.target import BASELINES, Target, baseline
 
-_subprocess = lazy_module("subprocess")
+if TYPE_CHECKING:
+    import llvmlite.binding as llvm
+else:
+    llvm = LazyModule("llvmlite.binding")
+
+_subprocess = LazyModule("subprocess")
 
 _CACHES: Final = Path("/sys/devices/system/cpu/cpu0/cache")
 _LIST_CPUS: Final = """

@@ -6,8 +6,8 @@ import ctypes
 import functools
 import itertools
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
-import llvmlite.binding as llvm
 import numpy as np
 import numpy.typing as npt
 
@@ -18,6 +18,12 @@ from tgc.backend.objects import architecture
 from tgc.errors import CompilerBug, TargetError
 from tgc.ir.dims import evaluate
 from tgc.kernels.ir import SCRATCH_ALIGNMENT, Kernel
+from tgc.lazy import LazyModule
+
+if TYPE_CHECKING:
+    import llvmlite.binding as llvm
+else:
+    llvm = LazyModule("llvmlite.binding")
 
 _KERNEL = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p)
 _numbers = itertools.count()

@@ -7,18 +7,20 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Self
 
-import llvmlite.binding as llvm
-
 from tgc.backend.codegen import EXTERNAL_SYMBOLS, create_machine, parse_module
 from tgc.backend.objects import defined_symbols, undefined_symbols
 from tgc.errors import CompilerBug
-from tgc.lazy import lazy_module
+from tgc.lazy import LazyModule
 from tgc.target import Target
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
-_futures = lazy_module("concurrent.futures")
+    import llvmlite.binding as llvm
+else:
+    llvm = LazyModule("llvmlite.binding")
+
+_futures = LazyModule("concurrent.futures")
 
 
 def compile_modules(
