@@ -1,6 +1,5 @@
 """Whole models compile for every architecture that is described, into objects that need only memory functions."""
 
-import numpy as np
 import pytest
 
 import tgc
@@ -40,8 +39,3 @@ def test_a_training_step_compiles_for_the_target(triple: str, cpu: str | None, m
 def test_features_are_added_to_those_of_the_architecture() -> None:
     assert describe_target("riscv64-linux-gnu", None, "+zba").features.startswith("+m,+a,+f,+d,+c,+v")
     assert describe_target("riscv64-linux-gnu", None, "+zba").features.endswith(",+zba")
-
-
-def test_the_native_machine_runs_what_it_describes() -> None:
-    double = tgc.jit(lambda x: x + x)
-    np.testing.assert_array_equal(double(tgc.tensor([1.5, 2.0])).numpy(), np.array([3.0, 4.0], np.float32))

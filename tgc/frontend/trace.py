@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import weakref
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -42,7 +43,7 @@ class Leaf(Protocol):
     def array(self) -> Array: ...
 
 
-class Trace:
+class Trace(ABC):
     """A graph under construction. Subclasses say what a concrete tensor is in it."""
 
     def __init__(self) -> None:
@@ -50,9 +51,9 @@ class Trace:
         self.closed = False
         self._placeholders = 0
 
+    @abstractmethod
     def leaf(self, tensor: BaseTensor) -> Value:
         """The value that stands for a tensor from outside."""
-        raise NotImplementedError
 
     def placeholder(self, type: TensorType) -> Value:
         """A parameter that :meth:`substitute` will replace: a function is traced on it before its argument is known."""
