@@ -50,6 +50,10 @@ class TraceError(UserError):
     """Python control flow or state used in a way that cannot be recorded in a graph."""
 
 
+class MissingAttribute(UserError, AttributeError):
+    """An attribute that tensors do not have."""
+
+
 class ParseError(UserError):
     """IR text, a type specification or a file that is malformed."""
 

@@ -63,7 +63,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
 PROCESS_STATE = frozenset({"tgc.ir.graph._INTERNED"})
 
 # Functions that hand on whatever their caller's function takes.
-FORWARDERS = frozenset({"__call__", "__init_subclass__"})
+FORWARDERS = frozenset({"__array_ufunc__", "__call__", "__init_subclass__"})
 
 MAXIMUM_FILE_LINES = 400
 MAXIMUM_FUNCTION_LINES = 80

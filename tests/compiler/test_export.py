@@ -134,12 +134,12 @@ def test_a_function_without_types_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_specification_has_a_type_for_each_argument() -> None:
-    @tgc.export("f32[n]")
     def f(x: tgc.Tensor, y: tgc.Tensor) -> tgc.Tensor:
         return x + y
 
-    with pytest.raises(UserError, match=r"f does not take the arguments .* \(f32\[n\]\): missing"):
-        module_of([f], "net")
+    for mark in (tgc.export("f32[n]"), lambda function: module_of([tgc.jit(function, "f32[n]")], "net")):
+        with pytest.raises(UserError, match=r"f does not take the arguments .* \(f32\[n\]\): missing"):
+            mark(f)
 
 
 def test_a_dimension_must_be_told_by_some_argument(tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ def test_sizes_stay_symbolic() -> None:
 @pytest.mark.parametrize(
     ("x", "w", "attributes", "message"),
     [
-        ((1, 3, 5, 5), (4, 2, 3, 3), window(), "channels has the sizes 3 and 2"),
+        ((1, 3, 5, 5), (4, 2, 3, 3), window(), "channels: 3 against 2"),
         ((1, 4, 5, 5), (3, 2, 3, 3), window(groups=2), "3 output channels do not form 2 groups"),
         ((1, 3, 2, 5), (4, 3, 3, 3), window(), "a window of 3 does not fit"),
         ((1, 3, 5), (4, 3, 3, 3), window(), "must have 4"),

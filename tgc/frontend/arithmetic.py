@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+import operator
+from collections.abc import Callable, Mapping
+from typing import Any, NoReturn, Self
 
 import numpy as np
 
@@ -15,6 +17,27 @@ from tgc.ir.graph import Value
 from tgc.location import user_site
 
 SCALARS = (bool, int, float, np.generic)
+# what NumPy's scalars call when they are on the left
+_OPERATORS: Mapping[str, Callable[[Any, Any], Any]] = {
+    "add": operator.add,
+    "subtract": operator.sub,
+    "multiply": operator.mul,
+    "divide": operator.truediv,
+    "floor_divide": operator.floordiv,
+    "remainder": operator.mod,
+    "power": operator.pow,
+    "bitwise_and": operator.and_,
+    "bitwise_or": operator.or_,
+    "bitwise_xor": operator.xor,
+    "left_shift": operator.lshift,
+    "right_shift": operator.rshift,
+    "equal": operator.eq,
+    "not_equal": operator.ne,
+    "less": operator.lt,
+    "less_equal": operator.le,
+    "greater": operator.gt,
+    "greater_equal": operator.ge,
+}
 
 
 def scalar_dtype(value: bool | int | float | np.generic, other: DType) -> DType:
@@ -26,13 +49,28 @@ def scalar_dtype(value: bool | int | float | np.generic, other: DType) -> DType:
     return other if other.is_float else f32
 
 
+def _numpys_own(function: str) -> UserError:
+    return UserError(
+        f"NumPy's {function} was called with a tensor",
+        hint=f"use tgc's own function or method, or look at the values first: np.{function}(x.numpy())",
+        location=here(),
+    )
+
+
 class Arithmetic(BaseTensor):
     """Elementwise operators with the Array API's promotion; a scalar takes the tensor's dtype within its kind."""
 
     __slots__ = ()
 
-    # NumPy leaves operators with an array on their left to us, so that the error is ours
-    __array_ufunc__ = None
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **settings: Any) -> Any:
+        if len(inputs) == 2 and np.ndim(inputs[0]) == 0 and ufunc.__name__ in _OPERATORS:
+            return _OPERATORS[ufunc.__name__](np.asarray(inputs[0]).item(), self)
+        if any(isinstance(value, np.ndarray) for value in inputs):
+            raise UserError("a NumPy array beside a tensor", hint="wrap it first: tgc.tensor(array)", location=here())
+        raise _numpys_own(ufunc.__name__)
+
+    def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> NoReturn:
+        raise _numpys_own(function.__name__)
 
     def elementwise(self, op: str, *others: Any, dtype: DType | None = None, reverse: bool = False) -> Self:
         """The map ``op`` on this tensor and ``others`` (tensors, arrays or scalars), promoted and broadcast.

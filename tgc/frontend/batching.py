@@ -119,7 +119,11 @@ def _batch_size(batched: Sequence[tuple[Tensor, int]]) -> Dim:
     for x, axis in batched[1:]:
         if provably_different(size, x.shape[axis]):
             one, other = f"axis {place} of {first.type}", f"axis {axis} of {x.type}"
-            raise ShapeError(f"vmap over {size} examples ({one}) and {x.shape[axis]} ({other})", location=here())
+            raise ShapeError(
+                f"vmap over {size} examples ({one}) and {x.shape[axis]} ({other})",
+                hint="in_axes=None for an argument passes it to every example as it is",
+                location=here(),
+            )
     return size
 
 

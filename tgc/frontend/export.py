@@ -17,6 +17,7 @@ from tgc.errors import UserError
 from tgc.frontend.base import MutableTensor
 from tgc.frontend.jit import CompiledCallable, Recorded, record
 from tgc.frontend.random import default_generator
+from tgc.frontend.signature import check_arguments
 from tgc.frontend.tree import flatten
 from tgc.ir.builder import Builder
 from tgc.ir.graph import Constant, Function, Module, Node, Place, State, Value, literal, state
@@ -97,16 +98,7 @@ def _record(function: CompiledCallable) -> Recorded:
             f"{function.name} has no specification of its arguments",
             hint='mark it with @tgc.export("f32[batch, 784]"), one type for each argument',
         )
-    try:
-        inspect.signature(function.function).bind(*function.specs)
-    except ValueError:
-        pass  # some callables do not tell
-    except TypeError as error:
-        given = ", ".join(map(str, function.specs)) or "none"
-        raise UserError(
-            f"{function.name} does not take the arguments that its specification lists ({given}): {error}",
-            hint="give one type for each argument",
-        ) from None
+    check_arguments(function.function, function.specs)
     _, structure = flatten((function.specs, {}))
     return record(function.function, list(function.specs), structure, function.name)
 

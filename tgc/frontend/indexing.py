@@ -67,7 +67,9 @@ class Indexing(Products):
                     location=here(),
                 )
             if not tensor.dtype.is_integer:
-                raise DTypeError(f"an index needs integers, not {tensor.type}", location=here())
+                raise DTypeError(
+                    f"an index needs integers, not {tensor.type}", hint="use .astype(tgc.i64)", location=here()
+                )
         wrapped = [self._wrapped(tensor, place) for tensor, place in zip(tensors, places, strict=True)]
         if len(places) == 1:
             return self.apply("gather", wrapped[0], attributes={"axis": places[0]})
@@ -186,7 +188,11 @@ def expanded(index: Any, tensor: Indexing) -> list[Any]:
     dots = sum(item is Ellipsis for item in items)
     if dots > 1 or taken > tensor.ndim:
         what = "has two ellipses" if dots > 1 else f"has {taken} items"
-        raise ShapeError(f"the index of {tensor.type} {what}", location=here())
+        raise ShapeError(
+            f"the index of {tensor.type} {what}",
+            hint=f"give at most one ..., and {tensor.ndim} items or fewer",
+            location=here(),
+        )
     rest = [slice(None)] * (tensor.ndim - taken)
     if not dots:
         return [*items, *rest]
@@ -206,7 +212,11 @@ def _item(item: Any) -> Any:
         )
     if isinstance(item, (int, np.integer)):
         return int(item)
-    raise UserError(f"an index cannot be a {type(item).__name__}", location=here())
+    raise UserError(
+        f"an index cannot be a {type(item).__name__}",
+        hint="use integers, slices, None, ... and tensors of integers",
+        location=here(),
+    )
 
 
 def parse_basic(items: Sequence[Any], tensor: Indexing) -> _Basic:
@@ -238,7 +248,11 @@ def parse_basic(items: Sequence[Any], tensor: Indexing) -> _Basic:
 
 def _at(index: int, size: Dim, axis: int, tensor: Indexing) -> Dim:
     if isinstance(size, int) and not -size <= index < size:
-        raise ShapeError(f"index {index} of axis {axis} of {tensor.type} is out of range", location=here())
+        raise ShapeError(
+            f"index {index} of axis {axis} of {tensor.type} is out of range",
+            hint=f"indices of this axis go from {-size} to {size - 1}" if size else "the axis is empty",
+            location=here(),
+        )
     return size + index if index < 0 else index
 
 

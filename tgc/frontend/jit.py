@@ -20,7 +20,7 @@ from tgc.compiler import compile_function
 from tgc.errors import TraceError, UserError
 from tgc.executable import CompiledFunction
 from tgc.frontend.base import BaseTensor, MutableTensor, Writes
-from tgc.frontend.signature import covers, generalised, parse_spec
+from tgc.frontend.signature import check_arguments, covers, generalised, mismatch, parse_specs
 from tgc.frontend.tensor import Tensor
 from tgc.frontend.trace import (
     SETTINGS,
@@ -286,7 +286,7 @@ class CompiledCallable:
                 given, wanted = ", ".join(map(str, types)), ", ".join(map(str, self.specs))
                 raise UserError(
                     f"{self.name}({wanted}) was called with ({given})",
-                    hint="pass tensors that fit the specification",
+                    hint=mismatch(self.specs, types, _names(self.function, len(types))),
                     location=here(),
                 )
             return self.specs, stale.changed() if stale else "specification"
@@ -328,7 +328,7 @@ def jit(function: Callable[..., Any], *specs: str) -> CompiledCallable:
     >>> double(tgc.tensor([1.0, 2.0])).numpy()
     array([2., 4.], dtype=float32)
     """
-    return CompiledCallable(function, [parse_spec(s) for s in specs] if specs else None)
+    return CompiledCallable(function, parse_specs(specs) if specs else None)
 
 
 class Exported(CompiledCallable):
@@ -345,9 +345,10 @@ def export(*specs: str) -> Callable[[Callable[..., Any]], Exported]:
     >>> double(tgc.tensor([1.0, 2.0])).numpy()
     array([2., 4.], dtype=float32)
     """
-    types = [parse_spec(s) for s in specs]
+    types = parse_specs(specs)
 
     def mark(function: Callable[..., Any]) -> Exported:
+        check_arguments(function, types)
         return Exported(function, types)
 
     return mark

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Self
 
-from tgc.dtypes import DType, f32
-from tgc.errors import ShapeError
+from tgc.dtypes import DTYPES, DType, f32
+from tgc.errors import DTypeError, ShapeError
 from tgc.frontend.arithmetic import Arithmetic
 from tgc.frontend.trace import here
 from tgc.ir.graph import EMPTY, Attributes
@@ -18,7 +18,8 @@ def normal_axis(axis: int, rank: int) -> int:
     2
     """
     if not -rank <= axis < rank:
-        raise ShapeError(f"there is no axis {axis} in a tensor of rank {rank}", location=here())
+        hint = f"axes go from {-rank} to {rank - 1}" if rank else "a scalar has no axes"
+        raise ShapeError(f"there is no axis {axis} in a tensor of rank {rank}", hint=hint, location=here())
     return axis % rank
 
 
@@ -41,6 +42,12 @@ class Mathematics(Arithmetic):
         >>> tgc.tensor([1.5, -2.5]).astype(tgc.i32).numpy()
         array([ 1, -2], dtype=int32)
         """
+        if not isinstance(dtype, DType):
+            raise DTypeError(
+                f"{dtype!r} is no dtype",
+                hint="they are " + ", ".join(f"tgc.{name}" for name in DTYPES),
+                location=here(),
+            )
         return self.cast_to(dtype)
 
     def relu(self) -> Self:

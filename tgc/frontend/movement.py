@@ -94,7 +94,11 @@ class Movement(Mathematics):
         rank = self.ndim
         order = tuple(normal_axis(int(axis), rank) for axis in given_dims(axes))  # type: ignore[arg-type]
         if sorted(order) != list(range(rank)):
-            raise ShapeError(f"{order} is no order of the axes of {self.type}", location=here())
+            raise ShapeError(
+                f"{order} is no order of the axes of {self.type}",
+                hint=f"name each of the axes 0 to {rank - 1} once" if rank else "a scalar has no axes",
+                location=here(),
+            )
         if order == tuple(range(rank)):
             return self
         return self.apply("transpose", attributes={"permutation": order})

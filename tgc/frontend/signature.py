@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from tgc.dtypes import named
-from tgc.errors import ParseError
+from tgc.errors import ParseError, UserError
+from tgc.frontend.trace import here
 from tgc.ir.dims import Dim, parse_dim, symbol
 from tgc.ir.types import TensorType
 
@@ -22,6 +25,52 @@ def parse_spec(text: str) -> TensorType:
         raise ParseError(f"{text!r} is no tensor type", hint='write it as "f32[batch, 784]"')
     inner = rest.rstrip()[:-1].strip()
     return TensorType(named(head.strip()), [parse_dim(part) for part in inner.split(",")] if inner else [])
+
+
+def parse_specs(texts: Sequence[object]) -> list[TensorType]:
+    """The types of a decorator's arguments, errors located at the user's line."""
+    try:
+        if not all(isinstance(text, str) for text in texts):
+            raise UserError(
+                "the specification of an argument must be a string",
+                hint='write @tgc.export("f32[batch, 784]"), one type for each argument, or @tgc.export() for none',
+            )
+        return [parse_spec(str(text)) for text in texts]
+    except UserError as error:
+        raise type(error)(error.message, hint=error.hint, location=here()) from None
+
+
+def mismatch(pattern: Sequence[TensorType], types: Sequence[TensorType], names: Sequence[str]) -> str:
+    """What to do about arguments that ``pattern`` does not cover: the first of them that does not fit, and why."""
+    if len(pattern) != len(types):
+        return f"pass {len(pattern)} tensor(s), not {len(types)}"
+    sizes: dict[Dim, tuple[Dim, str]] = {}
+    names = names or [f"argument {i}" for i in range(len(types))]
+    for name, wanted, given in zip(names, pattern, types, strict=True):
+        if wanted.dtype is not given.dtype:
+            return f"{name} has dtype {given.dtype}, not {wanted.dtype}: use .astype(tgc.{wanted.dtype})"
+        if len(wanted.shape) != len(given.shape):
+            return f"{name} has {len(given.shape)} dimensions, not {len(wanted.shape)}"
+        for axis, (p, d) in enumerate(zip(wanted.shape, given.shape, strict=True)):
+            size, where = (p, "") if isinstance(p, int) else sizes.setdefault(p, (d, f", as {name} has it for {p}"))
+            if size != d:
+                return f"axis {axis} of {name} has size {d}, not {size}{where}"
+    return "pass tensors that fit the specification"
+
+
+def check_arguments(function: Callable[..., Any], specs: Sequence[TensorType]) -> None:
+    """Raises :class:`UserError` unless ``function`` takes as many arguments as there are ``specs``."""
+    try:
+        inspect.signature(function).bind(*specs)
+    except ValueError:
+        pass  # some callables do not tell
+    except TypeError as error:
+        given = ", ".join(map(str, specs)) or "none"
+        raise UserError(
+            f"{function.__name__} does not take the arguments that its specification lists ({given}): {error}",
+            hint="give one type for each argument",
+            location=here(),
+        ) from None
 
 
 def covers(pattern: Sequence[TensorType], types: Sequence[TensorType], *, ones: bool) -> bool:

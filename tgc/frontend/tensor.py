@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterator
-from typing import Any, NoReturn, Self
+from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 import numpy as np
 
 from tgc.dtypes import DType, bool_, f32, from_numpy, i64
-from tgc.errors import DTypeError, UserError
+from tgc.errors import DTypeError, MissingAttribute, ShapeError, TraceError, UserError
 from tgc.frontend.base import BaseTensor, MutableTensor
 from tgc.frontend.trace import FunctionTrace, Region, Trace, copied, here, no_grad
 from tgc.frontend.windows import Windows
@@ -39,6 +40,13 @@ class Tensor(Windows):
         # what is computed from a parameter is a tensor, not a parameter
         return super(Tensor, Tensor)._recorded(trace, value, requires_grad)  # type: ignore[return-value]
 
+    if not TYPE_CHECKING:  # a type checker shall go on telling of names that are not there
+
+        def __getattr__(self, name: str) -> NoReturn:
+            if name.startswith("_"):
+                raise AttributeError(name)
+            raise MissingAttribute(f"a tensor has no {name!r}", hint=_instead(name), location=here())
+
     def numpy(self) -> Array:
         """The values, as a NumPy array of one's own."""
         return copied(self.array)
@@ -57,7 +65,13 @@ class Tensor(Windows):
 
     def __len__(self) -> int:
         if not self.shape or not isinstance(self.shape[0], int):
-            raise UserError(f"{self.type} has no known length", location=here())
+            if not self.shape:
+                raise UserError(f"a scalar ({self.type}) has no length", hint="x[None] has one", location=here())
+            raise TraceError(
+                f"the length of {self.type} is a symbol, which Python cannot count to",
+                hint="work on the whole tensor, or go along the axis with tgc.scan or tgc.vmap",
+                location=here(),
+            )
         return self.shape[0]
 
     def __repr__(self) -> str:
@@ -75,6 +89,16 @@ class Tensor(Windows):
     def tolist(self) -> Any:
         """The values as nested lists of Python numbers."""
         return self.array.tolist()
+
+
+def _instead(name: str) -> str | None:
+    """What somebody who wrote ``x.name`` may have looked for."""
+    if name in ("cuda", "cpu", "to", "device"):
+        return "leave it out: tgc compiles for the processor that it runs on; x.astype(dtype) changes the dtype"
+    if name.endswith("_"):
+        return "a tensor is a value: nothing changes it in place; give the result a name, as in x = x + y"
+    close = difflib.get_close_matches(name, [known for known in dir(Tensor) if not known.startswith("_")], 3)
+    return "did you mean " + " or ".join(close) + "?" if close else None
 
 
 class Variable(MutableTensor, Tensor):
@@ -104,7 +128,8 @@ class Variable(MutableTensor, Tensor):
 def tensor(data: Any, *, dtype: DType | None = None, requires_grad: bool = False) -> Tensor:
     """A tensor with a copy of ``data``: a number, nested sequences, or a NumPy array.
 
-    Python floats become f32, integers i64; an array keeps its dtype. Raises DTypeError for arrays of other dtypes.
+    Python floats become f32, integers i64; an array keeps its dtype. Raises DTypeError for data of other dtypes,
+    ShapeError for ragged lists.
 
     >>> import tgc
     >>> tgc.tensor([1, 2]).dtype
@@ -112,7 +137,20 @@ def tensor(data: Any, *, dtype: DType | None = None, requires_grad: bool = False
     """
     if isinstance(data, BaseTensor):
         data = data.array
-    array = np.asarray(data)
+    try:
+        array = np.asarray(data)
+    except ValueError:
+        raise ShapeError(
+            "lists of different lengths cannot become a tensor",
+            hint="make them equally long, for example by padding",
+            location=here(),
+        ) from None
+    if array.dtype.kind not in "biufV":
+        raise DTypeError(
+            f"data of NumPy dtype {array.dtype} cannot become a tensor",
+            hint="pass numbers or booleans",
+            location=here(),
+        )
     if dtype is None:
         dtype = from_numpy(array.dtype) if isinstance(data, (np.ndarray, np.generic)) else _default(array)
     if requires_grad and not dtype.is_float:
@@ -125,6 +163,4 @@ def _default(array: Array) -> DType:
         return bool_
     if array.dtype.kind in "iu":
         return i64
-    if array.dtype.kind == "f":
-        return f32
-    raise UserError(f"data of NumPy dtype {array.dtype} cannot become a tensor", hint="pass numbers or booleans")
+    return f32

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tgc.dtypes import i64
-from tgc.errors import ShapeError, UserError
+from tgc.errors import DTypeError, ShapeError, UserError
 from tgc.frontend.arithmetic import common_dtype
 from tgc.frontend.random import Generator, bernoulli
 from tgc.frontend.tensor import Tensor
@@ -130,7 +130,9 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 def embedding(indices: Tensor, weight: Tensor) -> Tensor:
     """The rows of ``weight`` [count, size] at ``indices``: [*indices, size]. Indices outside give the nearest row."""
     if not indices.dtype.is_integer:
-        raise UserError(f"embedding needs integer indices, not {indices.type}", location=here())
+        raise DTypeError(
+            f"embedding needs integer indices, not {indices.type}", hint="use .astype(tgc.i64)", location=here()
+        )
     return weight.apply("gather", indices, attributes={"axis": 0})
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from tgc.errors import ShapeError, UserError
+from tgc.dtypes import i64
+from tgc.errors import DTypeError, ShapeError, UserError
 from tgc.frontend.arithmetic import common_dtype
 from tgc.frontend.tensor import Tensor
 from tgc.frontend.trace import here
@@ -37,7 +38,8 @@ def cross_entropy(
     """−log softmax(logits)[target]: logits [C], [N, C] or [N, C, …]; target: integer labels without the class
     dimension, or probabilities of the logits' shape.
 
-    Labels that are no class give 0, and so do those equal to ``ignore_index``, which the mean then does not count.
+    Negative labels give 0, and so do those equal to ``ignore_index``, which the mean then does not count. A label that
+    is too large for a class gives nan.
 
     >>> import tgc
     >>> loss = cross_entropy(tgc.tensor([[0.0, 0.0]]), tgc.tensor([1]))
@@ -46,14 +48,24 @@ def cross_entropy(
     """
     scores = _classes_last(logits)
     if target.dtype.is_float:
+        if target.ndim != logits.ndim:
+            raise DTypeError(
+                f"cross_entropy of {logits.type} with labels {target.type}",
+                hint="labels are integers, target.astype(tgc.i64); probabilities have the logits' shape",
+                location=here(),
+            )
         return _soft_cross_entropy(scores, _classes_last(target), reduction, label_smoothing)
+    counted = None if ignore_index is None else target != ignore_index
+    if counted is not None:
+        labels = target.cast_to(i64)
+        target = counted.elementwise_select(labels, labels.emit(lambda builder, value: builder.full_like(value, -1)))
     losses = scores.apply("cross_entropy", target)
     if label_smoothing:
         even = -scores.log_softmax(-1).mean(-1)
         losses = losses * (1.0 - label_smoothing) + even * label_smoothing
-    if ignore_index is None:
+    if counted is None:
         return reduced(losses, reduction)
-    counted = (target != ignore_index).cast_to(losses.dtype)
+    counted = counted.cast_to(losses.dtype)
     losses = losses * counted
     return losses.sum() / counted.sum() if reduction == "mean" else reduced(losses, reduction)
 

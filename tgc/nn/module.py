@@ -12,7 +12,7 @@ import numpy as np
 from tgc.errors import UserError
 from tgc.frontend.base import BaseTensor, MutableTensor
 from tgc.frontend.tensor import Variable, tensor
-from tgc.frontend.trace import SETTINGS, evaluate_pending, function_trace
+from tgc.frontend.trace import SETTINGS, evaluate_pending, function_trace, here, type_of
 from tgc.ir.graph import Array
 from tgc.nn.weights import read_weights, write_weights
 
@@ -46,7 +46,9 @@ _ABSENT = object()
 
 
 def _no_forward(self: Module, *arguments: Any) -> Any:
-    raise UserError(f"{type(self).__name__} has no forward()", hint="define forward(self, x) in the class")
+    raise UserError(
+        f"{type(self).__name__} has no forward()", hint="define forward(self, x) in the class", location=here()
+    )
 
 
 class Module:
@@ -188,12 +190,16 @@ class Module:
                 + (f"; missing: {', '.join(missing)}" if missing else "")
                 + (f"; unknown: {', '.join(unknown)}" if unknown else ""),
                 hint="pass strict=False to load what fits",
+                location=here(),
             )
         found = {name: _array(state[name]) for name in own if name in state}
         for name, array in found.items():
-            expected = own[name].type
-            if array.shape != expected.shape or array.dtype != expected.dtype.numpy:
-                raise UserError(f"{name} has type {expected}, but {array.dtype}{list(array.shape)} was given")
+            if type_of(array) != own[name].type:
+                raise UserError(
+                    f"{name} has type {own[name].type}, but {type_of(array)} was given",
+                    hint="load the weights of a model with the same sizes; nothing was changed",
+                    location=here(),
+                )
         for name, array in found.items():
             own[name].replace(array)
 

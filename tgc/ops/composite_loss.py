@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import tgc.ops.rules as rules
@@ -31,8 +32,8 @@ def _cross_entropy_type(
     return (TensorType(logits.dtype, labels.shape),)
 
 
-def _chosen(builder: GraphBuilder, logits: Value, labels: Value) -> tuple[Value, Value]:
-    """Where the label of a row points, and whether it points at a class at all."""
+def _chosen(builder: GraphBuilder, logits: Value, labels: Value) -> tuple[Value, Value, Value]:
+    """Where the label of a row points; whether it is not negative; whether it is below the number of classes."""
     shape, last = logits.shape, len(logits.shape) - 1
     classes = builder.op("iota", attributes={"shape": shape, "axis": last, "dtype": i32})
     pointed = repeat(builder, builder.cast(labels, i32), shape, (last,))
@@ -40,28 +41,33 @@ def _chosen(builder: GraphBuilder, logits: Value, labels: Value) -> tuple[Value,
     above = builder.op("ge", wide, builder.full_like(wide, 0))
     count = builder.broadcast_to(size_of(builder, shape, (last,), i64), labels.shape)
     below = builder.op("lt", wide, count)
-    return builder.op("eq", pointed, classes), builder.op("bitwise_and", above, below)
+    return builder.op("eq", pointed, classes), above, below
+
+
+def _by_label(builder: GraphBuilder, value: Value, counts: Value, known: Value) -> Value:
+    """0 where a row does not count, nan where its label is too large for a class: a mistake that must show."""
+    value = builder.select(counts, value, builder.full_like(value, 0.0))
+    return builder.select(known, value, builder.full_like(value, math.nan))
 
 
 def _cross_entropy(builder: GraphBuilder, operands: Sequence[Value], attributes: Attributes) -> tuple[Value, ...]:
     logits, labels = operands
     last = (len(logits.shape) - 1,)
-    chosen, valid = _chosen(builder, logits, labels)
+    chosen, counts, known = _chosen(builder, logits, labels)
     z = shifted(builder, widen(builder, logits), last)
     total = builder.op("log", builder.sum(builder.op("exp", z), last))
     loss = builder.sub(total, builder.sum(builder.select(chosen, z, builder.full_like(z, 0.0)), last))
-    return (builder.cast(builder.select(valid, loss, builder.full_like(loss, 0.0)), logits.dtype),)
+    return (builder.cast(_by_label(builder, loss, counts, known), logits.dtype),)
 
 
 def _cross_entropy_vjp(builder: GraphBuilder, node: Node, g: Sequence[Value | None]) -> Sequence[Value | None]:
-    """(softmax − onehot)·g, 0 for rows whose label is no class."""
+    """(softmax − onehot)·g; 0 for negative labels, nan for labels that are too large."""
     if g[0] is None:
         return (None, None)
     logits, labels = node.operands
     last = len(logits.shape) - 1
-    chosen, valid = _chosen(builder, logits, labels)
-    dy = widen(builder, g[0])
-    weight = repeat(builder, builder.select(valid, dy, builder.full_like(dy, 0.0)), logits.shape, (last,))
+    chosen, counts, known = _chosen(builder, logits, labels)
+    weight = repeat(builder, _by_label(builder, widen(builder, g[0]), counts, known), logits.shape, (last,))
     probability = builder.op("softmax", widen(builder, logits), attributes={"axis": last})
     one, zero = builder.full_like(probability, 1.0), builder.full_like(probability, 0.0)
     distance = builder.sub(probability, builder.select(chosen, one, zero))
@@ -81,8 +87,8 @@ OPS_COMPOSITE_LOSS: tuple[OpDef, ...] = (
         name="cross_entropy",
         doc="""−log softmax(logits)[label] per row, the classes being the last dimension of ``logits``.
 
-        As log Σ exp z − z[label] with z = logits − max logits. A label that is no class (negative, or too large) gives
-        loss 0 and gradient 0. logits [*B, C] floats, labels [*B] integers; result [*B].""",
+        As log Σ exp z − z[label] with z = logits − max logits. A negative label gives loss 0 and gradient 0, one that
+        is too large for a class nan for both. logits [*B, C] floats, labels [*B] integers; result [*B].""",
         kind=OpKind.COMPOSITE,
         operands=2,
         infer=_cross_entropy_type,

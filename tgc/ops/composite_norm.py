@@ -59,7 +59,10 @@ def _check_parameters(name: str, x: TensorType, parameters: Sequence[TensorType]
         if parameter.rank != len(shape) or any(
             rules.provably_different(a, b) for a, b in zip(parameter.shape, shape, strict=True)
         ):
-            raise ShapeError(f"{name} of {x} takes parameters of type {expected}, not {parameter}")
+            raise ShapeError(
+                f"{name} of {x} takes parameters of type {expected}, not {parameter}",
+                hint=f"make the layer for {rules.listed(shape)} features, or change the input",
+            )
 
 
 # -- over trailing dimensions ------------------------------------------------------------------------------------

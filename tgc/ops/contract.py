@@ -32,7 +32,7 @@ def common_dim(a: Dim, b: Dim, what: str) -> Dim:
     if a == b:
         return a
     if rules.provably_different(a, b):
-        raise ShapeError(f"{what} has the sizes {a} and {b}", hint="the two sizes must be equal")
+        raise ShapeError(f"{what}: {a} against {b}", hint="the two sizes must be equal")
     return b if isinstance(b, int) else a
 
 

@@ -65,7 +65,7 @@ class Windows:
             raise ShapeError(f"convolution: the filter {w} must have known spatial sizes")
         outputs, per_group = w.shape[:2]
         common_dim(
-            x.shape[1], per_group * self.groups, f"convolution of {x} with {w}, groups {self.groups}: the channels"
+            x.shape[1], per_group * self.groups, f"convolution of {x} with {w}, groups {self.groups}: input channels"
         )
         if isinstance(outputs, int) and outputs % self.groups:
             raise ShapeError(f"convolution: {outputs} output channels do not form {self.groups} groups")

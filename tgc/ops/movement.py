@@ -104,7 +104,10 @@ def _reshape_type(types: Types, attributes: Attributes, regions: Regions) -> tup
     shape = rules.shape(attributes)
     have, want = types[0].size, product(shape)
     if rules.provably_different(have, want):
-        raise ShapeError(f"{types[0]} of {have} elements cannot become [{rules.listed(shape)}] of {want}")
+        raise ShapeError(
+            f"{types[0]} of {have} elements cannot become [{rules.listed(shape)}] of {want}",
+            hint="the number of elements must stay the same; a size of -1 is what remains",
+        )
     return (TensorType(types[0].dtype, shape),)
 
 

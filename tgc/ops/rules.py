@@ -173,7 +173,10 @@ def require_same_dtype(name: str, types: Sequence[TensorType]) -> DType:
 def require_rank(name: str, type_: TensorType, rank: int) -> None:
     """:class:`ShapeError` unless ``type_`` has that rank."""
     if type_.rank != rank:
-        raise ShapeError(f"{name} takes an operand of {rank} dimensions here, not {type_}")
+        raise ShapeError(
+            f"{name} takes an operand of {rank} dimensions here, not {type_}",
+            hint="reshape it, or give it axes of size 1: x[None]",
+        )
 
 
 def not_negative(sizes: Sequence[Dim]) -> Iterator[tuple[Dim, Dim]]:

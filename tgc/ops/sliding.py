@@ -40,7 +40,10 @@ def window_count(size: Dim, window: int, stride: int, padding: tuple[int, int], 
     span = dilation * (window - 1) + 1
     padded = size + sum(padding)
     if span > 1 and rules.provably_less(padded, span):
-        raise ShapeError(f"{what}: a window of {span} does not fit in a dimension of {size} padded to {padded}")
+        raise ShapeError(
+            f"{what}: a window of {span} does not fit in a dimension of {size} padded to {padded}",
+            hint="pad more, or make the window smaller",
+        )
     return (padded - span) // stride + 1
 
 

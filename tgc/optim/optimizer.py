@@ -27,12 +27,24 @@ class Optimizer:
     """
 
     def __init__(self, parameters: Iterable[Parameter | tuple[str, Parameter]], lr: float) -> None:
+        if not isinstance(parameters, Iterable) or isinstance(parameters, MutableTensor):
+            raise UserError(
+                f"an optimiser needs parameters, not a {type(parameters).__name__}",
+                hint="pass model.parameters(), or a list of parameters",
+                location=here(),
+            )
+        if not lr >= 0.0:
+            raise UserError(f"the learning rate {lr}", hint="it is a number that is not negative", location=here())
         given = [item if isinstance(item, tuple) else ("", item) for item in parameters]
         if not given:
             raise UserError("an optimiser needs parameters", hint="pass model.parameters()", location=here())
         for _, parameter in given:
             if not isinstance(parameter, MutableTensor):
-                raise UserError(f"an optimiser needs parameters, not a {type(parameter).__name__}", location=here())
+                raise UserError(
+                    f"an optimiser needs parameters, not a {type(parameter).__name__}",
+                    hint="pass model.parameters(), or a list of parameters",
+                    location=here(),
+                )
         self._names = tuple(name or str(i) for i, (name, _) in enumerate(given))
         self.parameters = tuple(parameter for _, parameter in given)
         self._lr = Variable(np.asarray(lr, np.float32))
@@ -80,8 +92,17 @@ class Optimizer:
         raise UserError(f"{type(self).__name__} has no updates()")
 
     def step(self) -> None:
-        """Moves every parameter that has a gradient. Outside of compiled functions it is one of its own."""
+        """Moves every parameter that has a gradient. Outside of compiled functions it is one of its own.
+
+        Raises :class:`UserError` if none has one: ``backward`` was not called, or not on what depends on them.
+        """
         gradients = [p.grad for p in self.parameters]
+        if all(g is None for g in gradients):
+            raise UserError(
+                "step() of an optimiser none of whose parameters has a gradient",
+                hint="call loss.backward() first, on a loss that depends on these parameters",
+                location=here(),
+            )
         if recording() is None:
             if self._compiled is None:
                 self._compiled = jit(self._assign)

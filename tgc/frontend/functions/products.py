@@ -103,7 +103,11 @@ def einsum(subscripts: str, /, *operands: Tensor) -> Tensor:
             if size == 1 and c in batch:
                 sizes.setdefault(c, size)
             elif provably_different(sizes.get(c, size), size) and not (sizes[c] == 1 and c in batch):
-                raise ShapeError(f"einsum {subscripts!r}: {c!r} is {sizes[c]} and {size}", location=here())
+                raise ShapeError(
+                    f"einsum {subscripts!r}: {c!r} is {sizes[c]} and {size}",
+                    hint="a letter stands for one size in all operands",
+                    location=here(),
+                )
             else:
                 sizes[c] = size
     terms = [
