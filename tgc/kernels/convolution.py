@@ -6,6 +6,9 @@ covers to scratch, with its border of zeros, and the tiles read it in place. The
 into panels [group, panel, tap, input channel, lane]. Where groups have a single channel (depthwise) there is nothing
 to broadcast: channels lie in the lanes of the source too.
 
+The loop of a tile runs at the machine's peak. What is left to lose is relayout, so whatever lies along another
+dimension than the one it is wanted along is turned in registers, square by square.
+
 The order of the sum: taps by increasing place in the source, outermost dimension first, input channels innermost.
 """
 

@@ -27,7 +27,7 @@ def packing_stage(plan: Plan, region: Graph, name: str, table: OpTable) -> Stage
     row_major = region.parameters[plan.filter].type.layout is None
     in_order = all(list(axis.order) == sorted(axis.order, reverse=plan.transposed) for axis in plan.axes)
     contiguous_lanes = plan.transposed and plan.taps == 1
-    if row_major and in_order and not contiguous_lanes and not plan.depthwise and square_size(plan.shape) > 1:
+    if row_major and in_order and not contiguous_lanes and not plan.depthwise and square_size(plan.shape.lanes) > 1:
         return _by_squares(plan, region, name, table)
     return _by_vectors(plan, region, name, table)
 
@@ -43,7 +43,7 @@ def _by_squares(plan: Plan, region: Graph, name: str, table: OpTable) -> Stage:
     group, panel, piece = unflattened(b, b.iteration, sizes)
     taps, width = plan.taps, plan.shape.width
     # few taps waste little of small squares
-    size = square_size(plan.shape) if taps == 1 else 4
+    size = square_size(plan.shape.lanes) if taps == 1 else 4
     target = b.mul(b.add(b.mul(group, b.index(plan.panels)), panel), b.index(plan.panel_size))
     first = b.mul(panel, width)
     low = b.mul(piece, _CHANNELS)

@@ -328,7 +328,7 @@ def _combining(plan: Plan, name: str, buffer: str) -> Stage:
             b.store(sums, b.add(into, v), value)
     first = b.mul(panel, width)
     columns = b.minimum(b.sub(b.index(plan.outputs), first), width)
-    size = square_size(plan.shape)
+    size = square_size(plan.shape.lanes)
     exact_columns = isinstance(plan.outputs, int) and plan.outputs % size == 0
     exact_rows = isinstance(plan.inputs, int) and plan.inputs % _CHANNELS == 0
     with b.loop(0, columns, size, name="column") as column, b.loop(0, length, size, name="row") as rows:

@@ -36,7 +36,7 @@ def packing_stage(plan: Plan, region: Graph, name: str, table: OpTable) -> Stage
     start = b.floor_divide(b.iteration, b.index(pieces)) if pieces != 1 else b.iteration
     start = b.mul(start, b.index(plan.padded * plan.shape.width))
     across, along = plan.right.reading_stride(plan.column), plan.right.reading_stride(inner)
-    if across != 1 and along == 1 and square_size(plan.shape) > 1:
+    if across != 1 and along == 1 and square_size(plan.shape.lanes) > 1:
         packer.squares(at, inner, first, start, low, high)
     else:
         packer.rows(at, inner, first, start, low, high)
@@ -66,7 +66,7 @@ class _Packer:
     def squares(self, at: dict[str, Index], inner: str, first: Value, start: Value, low: Value, high: Value) -> None:
         """The operand is contiguous along the sum: squares are read along it and transposed."""
         b, plan, evaluator = self.builder, self.plan, self.evaluator
-        size = square_size(plan.shape)
+        size = square_size(plan.shape.lanes)
         at[inner] = Index()
         stride = b.index(plan.right.stride(plan.column))
         exact_columns = isinstance(plan.columns, int) and plan.columns % size == 0

@@ -18,6 +18,7 @@ from tgc.kernels.grid import unflattened
 from tgc.kernels.indices import Index
 from tgc.kernels.ir import Buffer, Value
 from tgc.kernels.operands import accesses, is_parameter, main_strides, parameter_buffer
+from tgc.kernels.squares import square_size, transposed
 from tgc.kernels.vector_loop import vector_loop
 
 
@@ -41,8 +42,8 @@ class Patch:
         lanes: int,
         beyond: int = 0,
     ) -> Patch:
-        """A patch in scratch, with room for whole vectors to be stored, and ``beyond`` more to be read, at its end."""
-        size = product(extents) * channels + lanes + beyond
+        """A patch in scratch, with room for whole squares to be stored, and ``beyond`` more to be read, at its end."""
+        size = (product(extents) + square_size(lanes)) * channels + lanes + beyond
         return Patch(evaluator.builder.scratch(name, dtype, size), tuple(extents), channels, dtype, lanes)
 
     def strides(self) -> list[Dim]:
@@ -131,6 +132,8 @@ class _Filling:
             self._run(base, rows, low, high)
         elif strides[1] == 1:
             self._pixels(base, rows, low, high)
+        elif strides[-1] == 1 and square_size(self.patch.lanes) > 1:
+            self._squares(base, rows, low, high)
         else:
             self._planes(base, rows, low, high)
 
@@ -169,6 +172,32 @@ class _Filling:
                 b.store(patch.buffer, b.add(target, v), self._load(point, at))
 
             vector_loop(b, 0, patch.channels if self.have is None else self.have, patch.lanes, body)
+
+    def _squares(self, base: Value, rows: list[Index], low: Value, high: Value) -> None:
+        """Some channels of some columns at a time, read along the columns and turned in registers.
+
+        Squares are stored whole. What they hold beyond the last column, and beyond the last channel, is overwritten:
+        by the border and the next row, and by the squares of lower channels, which therefore come later.
+        """
+        b, patch, evaluator = self.builder, self.patch, self.evaluator
+        size = square_size(patch.lanes)
+        channels = b.index(patch.channels if self.have is None else self.have)
+        exact = self.have is None and isinstance(patch.channels, int) and patch.channels % size == 0
+        blocks = b.floor_divide(b.add(channels, size - 1), size)
+        with b.loop(0, blocks, name="channels") as loop:
+            first = b.mul(b.sub(b.sub(blocks, loop.index), 1), size)
+            last = b.sub(b.sub(channels, first), 1)
+            lines = [b.add(first, j if exact else b.minimum(last, j)) for j in range(size)]
+
+            def body(v: Value, count: Value | None) -> None:
+                point = evaluator.point(size, count)
+                column = evaluator.index(v, lane=1)
+                square = [b.splat(self._load(point, self._at(rows, column, evaluator.index(c))), size) for c in lines]
+                target = b.add(b.add(base, b.mul(v, b.index(patch.channels))), first)
+                for j, value in enumerate(transposed(b, square)):
+                    b.store(patch.buffer, b.add(target, b.index(patch.channels * j)), value)
+
+            vector_loop(b, low, high, size, body)
 
     def _planes(self, base: Value, rows: list[Index], low: Value, high: Value) -> None:
         """Channel by channel, vectors along the columns."""

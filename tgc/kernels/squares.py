@@ -6,12 +6,14 @@ from collections.abc import Sequence
 
 from tgc.kernels.builder import KernelBuilder
 from tgc.kernels.ir import Value
-from tgc.kernels.tile import TileShape
 
 
-def square_size(shape: TileShape) -> int:
-    """Lanes of a square's vectors; 1 if there are too few to transpose. Larger squares take longer to compile."""
-    return min(shape.lanes, 8) if shape.lanes >= 4 else 1
+def square_size(lanes: int) -> int:
+    """Lanes of a square's vectors, given those of a whole one; 1 if there are too few to transpose.
+
+    Larger squares take longer to compile.
+    """
+    return min(lanes, 8) if lanes >= 4 else 1
 
 
 def transposed(builder: KernelBuilder, rows: Sequence[Value]) -> list[Value]:
