@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, TypeAlias
@@ -20,6 +21,7 @@ from tgc.ir.kinds import OpKind
 from tgc.ops import OPS
 from tgc.target import Target
 
+_SIZE: Final = re.compile(r"(\d{1,15}(?:\.\d{1,15})?)([KMGkmg]?)(?:i?B)?")
 Decorator: TypeAlias = Callable[[Callable[..., None]], Callable[..., None]]
 
 
@@ -72,6 +74,19 @@ level_option: Final[Decorator] = click.option(
 def parse_target(target: str | None, cpu: str | None, features: str) -> Target | None:
     """The machine that the options name; None for this one."""
     return describe_target(target, cpu, features) if target or cpu or features else None
+
+
+def parse_size(text: str) -> int:
+    """Bytes as people write them; K, M and G are powers of 1024.
+
+    >>> parse_size("64K"), parse_size("1.5M"), parse_size("4096")
+    (65536, 1572864, 4096)
+    """
+    match = _SIZE.fullmatch(text)
+    if match is None:
+        raise UserError(f"{text!r} is no size", hint="write bytes, or thousands of them as 64K, 1.5M or 2G")
+    number, unit = match.groups()
+    return int(float(number) * 1024 ** " KMG".index(unit.upper() or " "))
 
 
 def parse_passes(text: str, module: Module | None = None) -> Pipeline:

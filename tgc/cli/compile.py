@@ -16,12 +16,14 @@ from tgc.cli.arguments import (
     level_option,
     make_instruments,
     make_options,
+    parse_size,
     parse_target,
     pass_options,
     show_times,
     target_options,
 )
 from tgc.cli.sources import load_source
+from tgc.inspect.memory import check_workspace
 
 
 @click.command(
@@ -31,6 +33,7 @@ from tgc.cli.sources import load_source
         "tgc compile digits.py:predict -o build/predict --dim batch=1..64",
         "tgc compile digits.py -o build/pi --target aarch64-linux-gnu --cpu cortex-a72 --emit object,header",
         "tgc compile net.tgc -o build/net --emit graph,kernel,llvm,asm -O2",
+        "tgc compile digits.py -o build/small --dim batch=1 --max-workspace 64K",
         "tgc compile net.py -o build/net --passes my_pass.py:MyPass --print-ir-after-change",
     ),
 )
@@ -46,6 +49,12 @@ from tgc.cli.sources import load_source
 @level_option
 @dim_option
 @pass_options
+@click.option(
+    "--max-workspace",
+    "limit",
+    metavar="SIZE",
+    help="Fail if a function may need more workspace than this on one thread, such as 64K or 1.5M, and tell what for.",
+)
 @click.option("--threads/--no-threads", default=True, help="Whether the library offers a pool of threads.")
 def compile_command(
     source: str,
@@ -63,6 +72,7 @@ def compile_command(
     print_ir_after_change: bool,
     time_passes: bool,
     verify: bool,
+    limit: str | None,
     threads: bool,
 ) -> None:
     """Compile SOURCE to a library: a Python file with functions marked @tgc.export, one of them (file.py:function), or
@@ -71,6 +81,7 @@ def compile_command(
     Writes an object file with the weights inside, a C header, a shared library and a .json file that tgc run and
     tgc.load read, and tells their paths.
     """
+    most = None if limit is None else parse_size(limit)
     instruments = make_instruments(print_ir_after_all, print_ir_after, print_ir_after_change, verify)
     timing = Timing()
     options = make_options(level, passes, parse_target(target, cpu, features), [timing, *instruments])
@@ -80,6 +91,8 @@ def compile_command(
     recorded = perf_counter()
     artifact = compile_artifact(loaded.module, loaded.name, options=options, docs=loaded.docs, threads=threads)
     lowered = perf_counter()
+    if most is not None:
+        check_workspace(artifact.compiled, most)
     written = write(artifact, folder, [kind.strip() for kind in emit.split(",")] if emit is not None else None)
     done = perf_counter()
     if time_passes:

@@ -90,7 +90,8 @@ def dim(attributes: Attributes, name: str) -> Dim:
     raise _wrong(name, "a dimension", value)
 
 
-def _sequence(attributes: Attributes, name: str) -> tuple[Attribute, ...]:
+def sequence(attributes: Attributes, name: str) -> tuple[Attribute, ...]:
+    """The attribute ``name``, a list; :class:`UserError` if it is something else."""
     value = attributes[name]
     if not isinstance(value, tuple):
         raise _wrong(name, "a list", value)
@@ -99,7 +100,7 @@ def _sequence(attributes: Attributes, name: str) -> tuple[Attribute, ...]:
 
 def integers(attributes: Attributes, name: str) -> tuple[int, ...]:
     """The attribute ``name``, a list of integers; :class:`UserError` if it is something else."""
-    values = _sequence(attributes, name)
+    values = sequence(attributes, name)
     found = tuple(v for v in values if type(v) is int)
     if len(found) != len(values):
         raise _wrong(name, "a list of integers", values)
@@ -108,7 +109,7 @@ def integers(attributes: Attributes, name: str) -> tuple[int, ...]:
 
 def dims(attributes: Attributes, name: str) -> tuple[Dim, ...]:
     """The attribute ``name``, a list of dimensions; :class:`UserError` if it is something else."""
-    values = _sequence(attributes, name)
+    values = sequence(attributes, name)
     found = tuple(v for v in values if type(v) is int or isinstance(v, Expr))
     if len(found) != len(values):
         raise _wrong(name, "a list of dimensions", values)
