@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 
 from passes.base import Pass, PassContext, with_functions
 from passes.fusion_groups import Group, Merging, fusion_kind, is_alias, is_free, new_group
+from passes.fusion_order import Gap, GroupOrder
 from tgc.errors import CompilerBug
 from tgc.ir.graph import Graph, Module, Node, Value, intern, parameter, topological
 from tgc.ir.kinds import FusionKind, OpKind
@@ -70,8 +71,8 @@ class Fuser:
         for node in self.order:
             if is_free(node, self.free):
                 self.free.add(node)
-        self.group_of: dict[Node, Group] = {}
-        self.groups: list[Group] = []
+        self.groups = GroupOrder()
+        self.group_of = self.groups.group_of
         self.users: dict[Node, list[Node]] = {}
         for node in self.order:
             for operand in node.operands:
@@ -105,25 +106,16 @@ class Fuser:
     def _place(self, node: Node, kind: FusionKind | None, rules: Merging) -> None:
         if node in self.free:
             return
-        bit = 1 << self.index[node]
-        if kind is None:
-            group = Group(FusionKind.POINTWISE, (), (), node, {node: None}, 0, bit, 0, 0)
-        else:
-            group = new_group(node, kind, bit)
-        producers: dict[int, Group] = {}
-        for value in self._reads(node):
-            producer = self.group_of.get(value.node)
-            if producer is not None:
-                producers[producer.mask] = producer
-                group.predecessors |= producer.mask
-                group.ancestors |= producer.ancestors | producer.mask
-        self.groups.append(group)
-        self.group_of[node] = group
+        group = Group(FusionKind.POINTWISE, (), (), node, {node: None}, 0) if kind is None else new_group(node, kind)
+        reads = [v.node for v in self._reads(node)]
+        self.groups.place(node, group, reads)
         if kind is None:
             return
-        by_anchor = sorted(producers.values(), key=lambda g: g.kind is FusionKind.POINTWISE)
-        for producer in by_anchor:
-            group = self._try(producer, group, node, rules)
+        producers: dict[Group, Node] = {}
+        for read in reads:
+            producers.setdefault(self.group_of[read], read)
+        for source in sorted(producers.values(), key=lambda n: self.group_of[n].kind is FusionKind.POINTWISE):
+            group = self._try(source, group, node, rules)
 
     def _reads(self, node: Node) -> Iterable[Value]:
         """Operands, looking through the free values that will be copied in."""
@@ -135,44 +127,26 @@ class Fuser:
             else:
                 yield value
 
-    def _try(self, producer: Group, group: Group, node: Node, rules: Merging) -> Group:
-        if not producer.alive or producer is group:
-            return group
-        if producer.anchor is not None and producer.weight == 0:
-            return group  # control flow or an input: no kernel
-        reason = "another kernel stands between them" if self._between(producer, group) else None
-        reason = reason or rules.refusal(producer, group)
-        if reason is None:
-            return self._merge(producer, group)
-        source = next(v.node for v in self._reads(node) if self.group_of.get(v.node) is producer)
-        self.refusals.append(Refusal(source, node, reason))
+    def _try(self, source: Node, group: Group, node: Node, rules: Merging) -> Group:
+        producer = self.group_of[source]
+        if producer is group or producer.anchor is not None and producer.weight == 0:
+            return group  # merged already; control flow or an input, which are no kernels
+        reason = rules.refusal(producer, group)
+        gap = self.groups.gap(producer, group) if reason is None else None
+        if gap is not None:
+            return self._merge(producer, group, gap)
+        self.refusals.append(Refusal(source, node, reason or "another kernel stands between them"))
         return group
 
-    def _between(self, producer: Group, consumer: Group) -> bool:
-        others = consumer.predecessors & ~producer.mask
-        return any(g.ancestors & producer.mask for g in self.groups if g.alive and g.mask & others)
-
-    def _merge(self, producer: Group, consumer: Group) -> Group:
-        mask = producer.mask | consumer.mask
+    def _merge(self, producer: Group, consumer: Group, gap: Gap) -> Group:
         anchored = consumer if consumer.kind is not FusionKind.POINTWISE else producer
         merged = replace(
             anchored,
+            full=consumer.full if anchored.kind is FusionKind.POINTWISE else anchored.full,
             nodes=producer.nodes | consumer.nodes,
             weight=producer.weight + consumer.weight,
-            mask=mask,
-            ancestors=(producer.ancestors | consumer.ancestors) & ~mask,
-            predecessors=(producer.predecessors | consumer.predecessors) & ~mask,
         )
-        if anchored.kind is FusionKind.POINTWISE:
-            merged.full = consumer.full
-        producer.alive = consumer.alive = False
-        self.groups = [g for g in self.groups if g.alive]
-        for group in self.groups:
-            if group.ancestors & mask:
-                group.ancestors |= merged.ancestors | mask
-        self.groups.append(merged)
-        for node in merged.nodes:
-            self.group_of[node] = merged
+        self.groups.merge(merged, gap)
         return merged
 
     def _side_by_side(self) -> None:
@@ -189,11 +163,14 @@ class Fuser:
                 other = self.group_of.get(seen[key].anchor) if key in seen else None  # type: ignore[arg-type]
                 if other is None or other is group:
                     seen[key] = group
-                elif not (other.ancestors & group.mask or group.ancestors & other.mask) and (
-                    other.weight + group.weight <= self.max_ops
-                ):
-                    group = self._merge(other, group)
-                    seen[key] = group
+                elif other.weight + group.weight <= self.max_ops and (joined := self._joined(other, group)):
+                    seen[key] = group = joined
+
+    def _joined(self, a: Group, b: Group) -> Group | None:
+        """One group of two, unless one needs the other."""
+        first, second = sorted((a, b), key=lambda group: group.position)
+        gap = None if first in self.groups.reads(second) else self.groups.gap(first, second)
+        return None if gap is None else self._merge(a, b, gap)
 
     def _spread_again(self) -> set[Node]:
         """Broadcasts of what lies in memory, which every kernel had better read there than in its expanded form."""
@@ -211,16 +188,15 @@ class Fuser:
         return found
 
     def _emit(self) -> dict[Value, Value]:
-        members = [g for g in self.groups if g.alive]
+        members = self.groups.groups()
         first = {id(g): min(self.index[n] for n in g.nodes) for g in members}
         waiting: dict[int, int] = {}
         dependents: dict[int, list[Group]] = {}
         ready: list[tuple[int, Group]] = []
         for group in members:
-            read = (r for v in _inputs(group.nodes) for r in self._through(v))
-            sources = {id(s): s for r in read if (s := self.group_of[r.node]) is not group}
+            sources = self.groups.reads(group)
             waiting[id(group)] = len(sources)
-            for source in sources.values():
+            for source in sources:
                 dependents.setdefault(id(source), []).append(group)
             if not sources:
                 heapq.heappush(ready, (first[id(group)], group))
@@ -237,9 +213,6 @@ class Fuser:
         if done != len(members):
             raise CompilerBug("kernels depend on each other in a circle", stage="fusion")
         return {v: new[v] for v in self.outputs}
-
-    def _through(self, value: Value) -> Iterable[Value]:
-        return self._reads(value.node) if value.node in self.free else (value,)
 
     def _emit_group(self, group: Group, new: dict[Value, Value]) -> None:
         nodes = sorted(group.nodes, key=self.index.__getitem__)

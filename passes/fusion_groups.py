@@ -8,7 +8,8 @@ reason why not.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from fractions import Fraction
 from types import MappingProxyType
 
 from tgc.ir.dims import Dim
@@ -31,6 +32,8 @@ FREE = frozenset({"constant", "iota", "dimension"})
 FREE_OVER_FREE = frozenset({"broadcast", "cast", "reshape", "neg"})
 POINTWISE_INDEX_OPS = frozenset({"gather", "take_along_axis", "dynamic_slice", "dynamic_update_slice"})
 ALIASES = frozenset({"barrier"})
+# weight of an epilogue that all vectors of a row of a register tile can go through together
+LONGEST_EPILOGUE = 64
 # what may read its operand at another index than its own
 MOVING = POINTWISE_INDEX_OPS | {
     "broadcast",
@@ -46,7 +49,10 @@ MOVING = POINTWISE_INDEX_OPS | {
 
 @dataclass(eq=False)
 class Group:
-    """Nodes that share a kernel. ``full``: the space; ``axes``: its reduced dimensions (reductions only)."""
+    """Nodes that share a kernel. ``full``: the space; ``axes``: its reduced dimensions (reductions only).
+
+    ``position``: where it stands in a :class:`~passes.fusion_order.GroupOrder`.
+    """
 
     kind: FusionKind
     full: Shape
@@ -54,10 +60,7 @@ class Group:
     anchor: Node | None
     nodes: dict[Node, None]
     weight: int
-    mask: int
-    ancestors: int
-    predecessors: int
-    alive: bool = field(default=True)
+    position: Fraction = Fraction(-1)
 
     @property
     def row(self) -> Shape:
@@ -117,8 +120,8 @@ def fusion_kind(node: Node, table: OpTable) -> FusionKind | None:
     }.get(kind)
 
 
-def new_group(node: Node, kind: FusionKind, bit: int) -> Group:
-    """A group of one node; ``bit`` is its own in the masks of ancestors."""
+def new_group(node: Node, kind: FusionKind) -> Group:
+    """A group of one node."""
     reduces = kind is FusionKind.REDUCTION
     full = node.operands[0].shape if reduces else node.types[0].shape
     axes: tuple[int, ...] = ()
@@ -126,7 +129,7 @@ def new_group(node: Node, kind: FusionKind, bit: int) -> Group:
         given = node.attributes["axes"] if "axes" in node.attributes else (node.attributes["axis"],)
         axes = tuple(sorted(int(a) for a in given))  # type: ignore[union-attr, arg-type]
     anchor = None if kind is FusionKind.POINTWISE else node
-    return Group(kind, full, axes, anchor, {node: None}, weight(node), bit, 0, 0)
+    return Group(kind, full, axes, anchor, {node: None}, weight(node))
 
 
 class Merging:
@@ -205,6 +208,8 @@ class Merging:
             return "an epilogue has the shape of the product"
         if any(_moves(n) and n.op != "relayout" for n in consumer.nodes):
             return "the product is read at other indices"
+        if producer.weight + consumer.weight > LONGEST_EPILOGUE:
+            return "too much work for the epilogue of a register tile"
         return None
 
     def pointwise_contraction(self, producer: Group, consumer: Group) -> str | None:
