@@ -159,6 +159,19 @@ def test_an_epilogue_may_have_several_results(compiled: Callable) -> None:
     np.testing.assert_array_equal(hidden, np.maximum(before, 0))
 
 
+@pytest.mark.parametrize("name", ["padded", "unknown-sizes", "one-dimension"])
+def test_an_epilogue_may_be_too_long_to_be_unrolled(compiled: Callable, name: str) -> None:
+    short = region(FORWARD, *SHAPES[name])
+    builder, value = Builder(OPS), short.results[0]
+    for _ in range(30):
+        value = builder.op("abs", builder.op("neg", value))
+    graph = Graph(short.parameters, (value,))
+    runner = compiled(lower, graph)
+    for sizes in sizes_of(name):
+        inputs = arrays(graph, **sizes)
+        check(runner(*inputs, **sizes), graph, inputs, **sizes)
+
+
 @pytest.mark.parametrize("make", [forward, backward])
 @pytest.mark.parametrize("stride", [1, 2, 3])
 @pytest.mark.parametrize("dilation", [1, 2, 3])

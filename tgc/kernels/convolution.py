@@ -28,12 +28,14 @@ from tgc.kernels.builder import KernelBuilder
 from tgc.kernels.convolution_packing import packing_stage
 from tgc.kernels.convolution_plan import Plan, plan_convolution
 from tgc.kernels.epilogue import Columns, finish_tile, require_plain_results
+from tgc.kernels.epilogue_turned import finish_turned, turned_size
 from tgc.kernels.grid import ceil_divide, unflattened
 from tgc.kernels.indices import ZERO, Index
 from tgc.kernels.ir import Buffer, Value
 from tgc.kernels.lowering import Lowering, Stage
 from tgc.kernels.patches import Patch
 from tgc.kernels.sliding import looked_up
+from tgc.kernels.squares import square_size
 from tgc.kernels.tile import accumulate, product_sum, zeros
 from tgc.target import Target
 
@@ -73,6 +75,10 @@ class _Product:
         channels = plan.shape.width if plan.depthwise else plan.inputs
         self.patch = Patch.declare(self.evaluator, "patch", extents, channels, plan.dtype, plan.shape.lanes)
         self._tile_buffer: Buffer | None = None
+        # neighbouring positions, not channels, lie side by side in the result
+        strides = region.results[0].type.strides
+        along = strides[-1] == plan.axes[-1].out_step == 1 != strides[1]
+        self.turned = along and square_size(plan.shape.lanes) > 1
 
     def stage(self) -> Stage:
         b, plan = self.builder, self.plan
@@ -144,31 +150,32 @@ class _Product:
             evaluator.index(b.add(start, p)).scaled(axis.out_step).plus(evaluator.index(phase))
             for start, p, axis, phase in zip(at.starts, places, plan.axes, phases, strict=True)
         ]
+        # how many rows of positions, and how many positions of each, there are; None: as many as the pattern has
+        left = [
+            None if isinstance(axis.result, int) and axis.result % (axis.out_step * tile) == 0 else b.sub(limit, p)
+            for axis, tile, limit, p in zip(
+                plan.axes[-2:], plan.pattern[-len(positions) :], limits[-2:], places[-2:], strict=True
+            )
+        ]
+        high, wide = (left[0] if len(left) > 1 else None), left[-1]
+
+        def place(i: int | Value, j: int | Value) -> tuple[Index, ...]:
+            spatial = list(positions)
+            spatial[-1] = _moved(evaluator, spatial[-1], j, plan.axes[-1].out_step)
+            if len(spatial) > 1:
+                spatial[-2] = _moved(evaluator, spatial[-2], i, plan.axes[-2].out_step)
+            return (evaluator.index(at.image), ZERO, *spatial)
 
         def row_and_column(r: int | Value) -> tuple[int | Value, int | Value]:
             if isinstance(r, int):
                 return r // width, r % width
             return (0, r) if height == 1 else (b.floor_divide(r, width), b.modulo(r, width))
 
-        def moved(index: Index, by: int | Value, step: int) -> Index:
-            if isinstance(by, int):
-                return index.shifted(by * step)
-            return index.plus(evaluator.index(by).scaled(step))
-
-        def place(r: int | Value) -> tuple[Index, ...]:
-            i, j = row_and_column(r)
-            spatial = list(positions)
-            spatial[-1] = moved(spatial[-1], j, plan.axes[-1].out_step)
-            if len(spatial) > 1:
-                spatial[-2] = moved(spatial[-2], i, plan.axes[-2].out_step)
-            return (evaluator.index(at.image), ZERO, *spatial)
-
         def wanted(r: Value) -> Value:
-            i, j = row_and_column(r)
-            inside = b.compare("lt", b.add(places[-1], j), limits[-1])
-            if height == 1:
-                return inside
-            return b.bit_and(inside, b.compare("lt", b.add(places[-2], i), limits[-2]))
+            inside = [
+                b.compare("lt", k, n) for k, n in zip(row_and_column(r), (high, wide), strict=True) if n is not None
+            ]
+            return inside[0] if len(inside) == 1 else b.bit_and(*inside)
 
         columns = Columns(
             1,
@@ -178,38 +185,40 @@ class _Product:
             plan.shape.lanes,
             evaluator.index(at.group).scaled(plan.outputs),
         )
-        complete = None
-        if not self._always_complete():
-            complete = b.compare("le", b.add(places[-1], width), limits[-1])
-            if height > 1:
-                complete = b.bit_and(complete, b.compare("le", b.add(places[-2], height), limits[-2]))
+        if self.turned:
+            dimension = len(positions) + 1
+            scratch = self._scratch()
+            finish_turned(
+                evaluator,
+                plan.anchor.result,
+                sums,
+                plan.shape,
+                columns,
+                place,
+                scratch,
+                dimension=dimension,
+                runs=height,
+                limits=(high, wide),
+            )
+            return
+        whole = [b.compare("ge", n, size) for n, size in zip((high, wide), plan.pattern, strict=True) if n is not None]
         finish_tile(
             evaluator,
             plan.anchor.result,
             sums,
             plan.shape,
             columns,
-            place,
+            lambda r: place(*row_and_column(r)),
             self._scratch,
             products=plan.inputs * (plan.taps // plan.phases),
-            complete=complete,
+            complete=(whole[0] if len(whole) == 1 else b.bit_and(*whole)) if whole else None,
             wanted=wanted,
-        )
-
-    def _always_complete(self) -> bool:
-        """Whether no tile reaches beyond the result."""
-        sizes = [axis.result for axis in self.plan.axes][-2:]
-        steps = [axis.out_step for axis in self.plan.axes][-2:]
-        pattern = self.plan.pattern[-len(sizes) :]
-        return all(
-            isinstance(size, int) and size % (step * tile) == 0
-            for size, step, tile in zip(sizes, steps, pattern, strict=True)
         )
 
     def _scratch(self) -> Buffer:
         if self._tile_buffer is None:
             shape = self.plan.shape
-            self._tile_buffer = self.builder.scratch("tile", self.plan.dtype, shape.rows * shape.width)
+            self._tile_buffer = self.builder.scratch("tile", self.plan.dtype, turned_size(shape))
         return self._tile_buffer
 
     # -- the sum -------------------------------------------------------------------------------------------------
@@ -292,6 +301,10 @@ class _Product:
                 at = r * shape.vectors + v
                 found[at] = product_sum(b, value, weight, found[at])
         return found
+
+
+def _moved(evaluator: Evaluator, index: Index, by: int | Value, step: int) -> Index:
+    return index.shifted(by * step) if isinstance(by, int) else index.plus(evaluator.index(by).scaled(step))
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from tgc.kernels.tile import TileShape, spill
 Place: TypeAlias = "tuple[Index, ...]"
 
 # vector operations in one block beyond which the tile is walked by a loop instead of being unrolled
-_LONGEST_BLOCK = 200
+LONGEST_BLOCK = 200
 _MANY_PRODUCTS = 192
 
 
@@ -28,6 +28,11 @@ def require_plain_results(region: Graph) -> None:
         layout = result.type.layout
         if layout is not None and (layout.tiles or layout.margins):
             raise CompilerBug(f"a register tile cannot write {result.type}", stage="schedule")
+
+
+def operations(region: Graph) -> int:
+    """Vector operations that an epilogue takes, roughly."""
+    return sum(node.op != "parameter" for node in region.nodes()) + len(region.results)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +92,7 @@ def _finish_rows(
     scratch: Callable[[], Buffer],
 ) -> None:
     """All rows: one after the other as long as that is not too much code."""
-    ops = sum(node.op != "parameter" for node in evaluator.region.nodes()) + len(evaluator.region.results)
-    if ops * len(sums) > _LONGEST_BLOCK:
+    if operations(evaluator.region) * len(sums) > LONGEST_BLOCK:
         _finish_in_loop(evaluator, anchor, sums, shape, columns, place, scratch, None)
         return
     for r in range(shape.rows):
@@ -139,9 +143,14 @@ def _finish_vector(
         place = (*at[: columns.dimension], column, *at[columns.dimension + 1 :])
     whole = isinstance(columns.size, int) and columns.size % (columns.vectors * columns.lanes) == 0
     count = None if whole else builder.sub(builder.index(columns.size), builder.add(columns.first, v * columns.lanes))
-    rounded = builder.convert(value, anchor.dtype)
-    point = evaluator.point(columns.lanes, count, {anchor: rounded})
+    finish_vector(evaluator, anchor, value, place, count)
+
+
+def finish_vector(evaluator: Evaluator, anchor: graph.Value, value: Value, at: Place, count: Value | None) -> None:
+    """Stores every result of the region for one vector of sums, of which ``count`` are real."""
+    rounded = evaluator.builder.convert(value, anchor.dtype)
+    point = evaluator.point(value.lanes, count, {anchor: rounded})
     # every result is computed before any is stored: a result may be stored over a parameter
-    computed = [point.value(result, place) for result in evaluator.region.results]
+    computed = [point.value(result, at) for result in evaluator.region.results]
     for i, (result, found) in enumerate(zip(evaluator.region.results, computed, strict=True)):
-        point.store(evaluator.result(i), evaluator.address(result.type, place, columns.lanes), found)
+        point.store(evaluator.result(i), evaluator.address(result.type, at, value.lanes), found)
