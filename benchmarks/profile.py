@@ -27,6 +27,7 @@ from tgc.backend.emit import emit_module
 from tgc.backend.host import host_target
 from tgc.backend.jit import Library
 from tgc.compiler import Compiled, lower_module
+from tgc.executable import kept_arrays
 from tgc.frontend.jit import as_module, record
 from tgc.frontend.signature import parse_spec
 from tgc.frontend.trace import type_of
@@ -66,6 +67,8 @@ def lowered(workload: Workload) -> tuple[Compiled, Mapping[str, Sequence[Array]]
     program = compiled.programs["profiled"]
     states = {f"s{i}": tensor.array for i, tensor in enumerate(recorded.state)}
     constants = {name: constant.data for name, constant in compiled.module.constants.items()}
+    if program.setup is not None:
+        constants |= kept_arrays(program.setup.state)
     return compiled, {
         "input": arrays,
         "state": [states[value.name].copy() for value in program.state],

@@ -26,13 +26,14 @@ from tgc.backend.header import header_text
 from tgc.backend.library import embed, library_text
 from tgc.backend.link import linkers, shared
 from tgc.cache import write_atomically
-from tgc.compiler import Compiled, Options, lower_module, reproducible
+from tgc.compiler import Compiled, Options, computed_constants, lower_module, reproducible
 from tgc.dtypes import from_numpy
 from tgc.errors import UserError
 from tgc.ir.builder import Builder
 from tgc.ir.graph import Array, Constant, Module, literal, state
 from tgc.ir.printer import print_module
 from tgc.kernels.printer import print_kernel
+from tgc.kernels.program import launches
 from tgc.loading import manifest_digest
 from tgc.ops import OPS
 from tgc.signature import FORMAT, described
@@ -57,21 +58,35 @@ class Artifact:
         """The C functions. Raises :class:`UserError` for state and constants whose values are not known."""
         compiled = self.compiled
         functions = tuple(
-            LibraryFunction(name, program, f"{self.name}_{name}_entry", self.docs.get(name, ""))
+            LibraryFunction(name, replace(program, setup=None), f"{self.name}_{name}_entry", self.docs.get(name, ""))
             for name, program in compiled.programs.items()
         )
         used = {v.name for p in compiled.programs.values() for v in p.state}
-        constants = {v.name for p in compiled.programs.values() for v in p.constants}
         held = tuple(StateVariable(n, _data(s.initial, n)) for n, s in compiled.module.state.items() if n in used)
-        fixed = tuple(LibraryConstant(n, _data(c, n)) for n, c in compiled.module.constants.items() if n in constants)
+        constants = {v.name: None for p in compiled.programs.values() for v in p.constants}
+        computed = self._computed()
+        fixed = tuple(
+            LibraryConstant(n, computed[n] if n in computed else _data(compiled.module.constants[n], n))
+            for n in constants
+        )
         return Library(self.name, functions, held, fixed, compiled.target, threads=self.threads)
+
+    def _computed(self) -> dict[str, Array]:
+        """What the functions' setups compute, by this machine's code of the same kernels, whatever the target."""
+        found: dict[str, Array] = {}
+        for program in self.compiled.programs.values():
+            if program.setup is not None:
+                found |= computed_constants(program.setup, self.compiled)
+        return found
 
     @cached_property
     def llvm(self) -> str:
         """LLVM IR of everything in the object, the weights' bytes excepted."""
-        library = self.library
+        library, programs = self.library, self.compiled.programs.values()
+        launched = {launch.kernel for program in programs for launch in launches(program)}
         with reproducible(self.source, "code generation"):
-            kernels = emit_module(self.compiled.kernels, self.compiled.target, internal=True)
+            needed = [kernel for kernel in self.compiled.kernels if kernel.name in launched]
+            kernels = emit_module(needed, self.compiled.target, internal=True)
             entries = [entry_text(f.program, symbol=f.symbol, exported=False) for f in library.functions]
             return "\n".join([kernels, *entries, library_text(library)])
 

@@ -12,15 +12,15 @@ from passes.pipeline import PASSES, Pipeline, parse_pipeline
 from tgc.backend.emit import emit_module
 from tgc.backend.entry import entry_text, kernel_declarations
 from tgc.backend.host import host_target
-from tgc.backend.parallel import ModuleCompiler
+from tgc.backend.parallel import ModuleCompiler, compile_modules
 from tgc.backend.run_text import RUNTIME_DECLARATION
 from tgc.cache import Cache, Entry, cache_key
 from tgc.errors import CompilerBug, TgcError, UserError
-from tgc.executable import CompiledFunction, load_function
+from tgc.executable import CompiledFunction, kept_arrays, load_function
 from tgc.ir.graph import Array, Constant, Function, Module, Node, Place, State
 from tgc.ir.printer import print_module
 from tgc.kernels.ir import Kernel
-from tgc.kernels.program import Program
+from tgc.kernels.program import Program, launches
 from tgc.ops import OPS
 from tgc.programs import KernelLibrary, program_of
 from tgc.target import Target
@@ -120,9 +120,17 @@ def lower_module(
             hint="end the pipeline with fusion,memory-plan, or with O0, O1, O2 or O3",
         )
     library = KernelLibrary(OPS, target, made=made)
+    unassigned = frozenset(optimised.state).difference(name for f in optimised.functions for name, _ in f.assigns)
     with reproducible(module, "lowering"):
         programs = {
-            f.name: program_of(f, library, state=optimised.state, constants=optimised.constants, ranges=module.ranges)
+            f.name: program_of(
+                f,
+                library,
+                state=optimised.state,
+                constants=optimised.constants,
+                ranges=module.ranges,
+                unassigned=unassigned,
+            )
             for f in optimised.functions
         }
     return Compiled(optimised, programs, library, target)
@@ -171,8 +179,23 @@ def _compiled_entry(module: Module, options: Options) -> Entry:
             compiler.add(parts + entry_text(program, symbol=_ENTRY) + RUNTIME_DECLARATION)
             images = compiler.finish()
     computed = {n: c for n, c in compiled.module.constants.items() if n not in module.constants}
-    used = {value.name for value in program.constants}
-    return Entry(replace(program, steps=()), images, {n: a for n, a in _arrays(computed).items() if n in used})
+    signature = replace(program, steps=(), setup=program.setup and replace(program.setup, steps=()))
+    used = {v.name for p in (program, program.setup) if p is not None for v in p.constants}
+    return Entry(signature, images, {n: a for n, a in _arrays(computed).items() if n in used})
+
+
+def computed_constants(setup: Program, compiled: Compiled) -> dict[str, Array]:
+    """What a setup without state computes, by name, from the constants of ``compiled``.
+
+    Its kernels are compiled for this machine: they move and convert numbers, with the same result on any.
+    """
+    target, launched = host_target(), {launch.kernel for launch in launches(setup)}
+    kernels = [kernel for kernel in compiled.kernels if kernel.name in launched]
+    text = emit_module(kernels, target) + entry_text(setup, symbol=_ENTRY) + RUNTIME_DECLARATION
+    images = compile_modules([text], target, external=frozenset({"tgc_run"}))
+    results = kept_arrays(setup.state)
+    load_function(setup, _ENTRY, images, _arrays(compiled.module.constants)).run((), list(results.values()))
+    return results
 
 
 def _arrays(constants: Mapping[str, Constant]) -> dict[str, Array]:

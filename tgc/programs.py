@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 from passes.base import all_nodes
 from passes.memory_plan import ALIGNMENT, aligned, carried, execution_order, root, value_bytes
 from tgc.dtypes import i64
 from tgc.errors import CompilerBug, UserError
+from tgc.invariants import Invariants
 from tgc.ir.dims import Dim, Expr, dim_max, symbol, symbols
 from tgc.ir.graph import Attribute, Constant, Function, Graph, Node, State, Value
 from tgc.ir.kinds import FusionKind
@@ -82,13 +84,15 @@ def program_of(
     state: Mapping[str, State],
     constants: Mapping[str, Constant],
     ranges: Mapping[str, tuple[int, int | None]],
+    unassigned: frozenset[str] = frozenset(),
 ) -> Program:
-    """The program of a planned function.
+    """The program of a planned function, and its setup.
 
     Its inputs, outputs, state and constants are in the order of the function's parameters and results and of the
-    mappings; only the state and constants that it uses are among them.
+    mappings; only the state and constants that it uses are among them, and those that its setup computes come last.
+    ``unassigned``: names of the state that no function assigns.
     """
-    return _Assembler(function, library, state, constants, ranges).run()
+    return _Assembler(function, library, state, constants, ranges, unassigned).run()
 
 
 class _Scope:
@@ -108,6 +112,7 @@ class _Assembler:
         state: Mapping[str, State],
         constants: Mapping[str, Constant],
         ranges: Mapping[str, tuple[int, int | None]],
+        unassigned: frozenset[str],
     ) -> None:
         if function.workspace is None:
             raise CompilerBug("memory is not planned", stage="programs")
@@ -121,6 +126,9 @@ class _Assembler:
         self.constants = {n: c for n, c in constants.items() if ("literal", n) in used}
         self.state_index = {name: i for i, name in enumerate(self.state)}
         self.constant_index = {name: i for i, name in enumerate(self.constants)}
+        self.held = _values(tuple(self.state), [s.type for s in self.state.values()])
+        given = _values(tuple(self.constants), [c.type for c in self.constants.values()])
+        self.invariants = Invariants(self.held, given, unassigned)
         loops = sum(n.op == "scan" for n in all_nodes(function.outputs))
         self.counters: Dim = function.workspace
         # each loop's counter has a line of its own between the arena and the temporaries
@@ -143,18 +151,17 @@ class _Assembler:
         inputs = _values(_names(function, len(function.parameters)), [v.type for v in function.parameters])
         names = function.result_names or tuple(f"out{i}" for i in range(len(function.results)))
         outputs = _values(names, [v.type for v in function.results])
-        held = _values(tuple(self.state), [s.type for s in self.state.values()])
-        return Program(
+        program = Program(
             function.name,
             inputs,
             outputs,
-            held,
-            _values(tuple(self.constants), [c.type for c in self.constants.values()]),
-            self._symbols(inputs + held),
-            self._constraints(inputs),
-            tuple(steps),
-            self.workspace,
+            self.held,
+            symbols=self._symbols(inputs + self.held),
+            constraints=self._constraints(inputs),
+            steps=tuple(steps),
+            workspace=self.workspace,
         )
+        return self.invariants.finished(program)
 
     def _symbols(self, values: Sequence[ProgramValue]) -> tuple[str, ...]:
         sizes = [d for value in values for d in value.shape]
@@ -232,24 +239,35 @@ class _Assembler:
 
     def _launch(self, node: Node, operands: list[Address], results: list[Address]) -> list[Step]:
         lowering = self.library.lowering(node)
-        buffers = {f"p{i}": a for i, a in enumerate(operands)} | {f"r{i}": a for i, a in enumerate(results)}
+        places = {f"p{i}": a for i, a in enumerate(operands)} | {f"r{i}": a for i, a in enumerate(results)}
+        steps: list[Step] = []
         offset = self.temporaries
-        for name, temporary in lowering.temporaries.items():
-            buffers[name] = Address("workspace", 0, offset)
-            offset = offset + aligned(temporary.size * temporary.dtype.itemsize)
-        if lowering.temporaries:
+        for stage in lowering.stages:
+            buffers = stage.kernel.buffers
+            level = self.invariants.level(stage, lowering, places)
+            work = (stage.kernel.name, tuple(places[b.name] for b in buffers if b.name in places))
+            made = [b.name for b in buffers if b.name not in places]
+            if level is not None and work in level.made:
+                places.update(zip(made, level.made[work], strict=True))
+                continue
+            for name in made:
+                temporary = lowering.temporaries[name]
+                if level is self.invariants.function:
+                    places[name] = self.invariants.constant(work, name, temporary)
+                else:
+                    places[name] = Address("workspace", 0, offset)
+                    offset = offset + aligned(temporary.size * temporary.dtype.itemsize)
+            launch = _launch_of(stage, tuple(places[b.name] for b in buffers))
+            if level is None:
+                steps.append(launch)
+            else:
+                self.invariants.leave(level, work, launch, [places[name] for name in made])
+        if offset != self.temporaries:
             self.workspace = dim_max(self.workspace, offset)
-        return [
-            Launch(
-                stage.kernel.name,
-                tuple(buffers[b.name] for b in stage.kernel.buffers),
-                tuple(symbol(s) for s in stage.kernel.symbols),
-                stage.kernel.count,
-                stage.kernel.scratch_bytes,
-                stage.cost,
-            )
-            for stage in lowering.stages
-        ]
+        if self.invariants.in_loop:
+            # what leaves the loop must outlive its steps, so that their temporaries share nothing
+            self.temporaries = offset
+        return steps
 
     def _base(self, node: Node, scope: _Scope) -> Dim:
         return scope.base + rules.dim(node.attributes, "base")
@@ -309,12 +327,22 @@ class _Assembler:
         self.counters = self.counters + ALIGNMENT
         parameters = [counter, *current, *slices, *operands[carries + sequences :]]
         body = self._count(region, counter, at)
-        body += self._region(region, parameters, [*following, *outputs], self._base(node, scope))
+        with self._loop(operands[carries + sequences :]) as left:
+            body += self._region(region, parameters, [*following, *outputs], self._base(node, scope))
         body += [Copy(a, b, s) for a, b, s in zip(following, current, sizes, strict=True)]
         start: list[Step] = [
             Copy(a, b, s) for a, b, s in zip(operands[:carries], current, sizes, strict=True) if a != b
         ]
-        return [*start, Repeat(length, name, tuple(body))]
+        return [*start, *left, Repeat(length, name, tuple(body))]
+
+    @contextmanager
+    def _loop(self, captured: Sequence[Address]) -> Iterator[list[Launch]]:
+        """While a loop's steps are assembled; gives those that leave it, in the end."""
+        outermost, before = not self.invariants.in_loop, self.temporaries
+        with self.invariants.loop(captured) as level:
+            yield level.before
+        if outermost:
+            self.temporaries = before
 
     def _count(self, region: Graph, counter: Address, at: Dim) -> list[Step]:
         used = {v.node for n in region.nodes() for v in n.operands} | {v.node for v in region.results}
@@ -328,11 +356,19 @@ class _Assembler:
         *following, predicate = self._next(node, scope)
         sizes = [value_bytes(v.type) for v in carried(node)[:count]]
         parameters, base = [*results, *operands[count:]], self._base(node, scope)
-        condition = self._region(node.regions[0], parameters, [predicate], base)
-        body = self._region(node.regions[1], parameters, following, base)
+        with self._loop(operands[count:]) as left:
+            condition = self._region(node.regions[0], parameters, [predicate], base)
+            body = self._region(node.regions[1], parameters, following, base)
         body += [Copy(a, b, s) for a, b, s in zip(following, results, sizes, strict=True)]
         start: list[Step] = [Copy(a, b, s) for a, b, s in zip(operands[:count], results, sizes, strict=True) if a != b]
-        return [*start, While(predicate, tuple(condition), tuple(body))]
+        return [*start, *left, While(predicate, tuple(condition), tuple(body))]
+
+
+def _launch_of(stage: Stage, buffers: tuple[Address, ...]) -> Launch:
+    kernel = stage.kernel
+    return Launch(
+        kernel.name, buffers, tuple(map(symbol, kernel.symbols)), kernel.count, kernel.scratch_bytes, stage.cost
+    )
 
 
 def _names(function: Function, count: int) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from tgc.dtypes import named
 from tgc.ir.dims import parse_dim
 from tgc.kernels.program import Constraint, Program, ProgramValue
 
-FORMAT = 2
+FORMAT = 3
 """The version of the manifest beside an object."""
 
 
@@ -28,6 +28,7 @@ def described(program: Program) -> dict[str, Any]:
         "symbols": list(program.symbols),
         "constraints": [[str(c.left), c.relation, str(c.right), c.message] for c in program.constraints],
         "workspace": str(program.workspace),
+        "setup": None if program.setup is None else described(program.setup),
     }
 
 
@@ -51,4 +52,5 @@ def signature(description: Mapping[str, Any]) -> Program:
         constraints,
         (),
         parse_dim(description["workspace"]),
+        None if description["setup"] is None else signature(description["setup"]),
     )

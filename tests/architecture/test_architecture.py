@@ -41,7 +41,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         *("tgc.backend.header", "tgc.backend.link", "tgc.backend"),
     ),
     (
-        *("tgc.signature", "tgc.programs", "tgc.cache", "tgc.executable", "tgc.compiler"),
+        *("tgc.signature", "tgc.invariants", "tgc.programs", "tgc.cache", "tgc.executable", "tgc.compiler"),
         *("tgc.loading", "tgc.specialise", "tgc.artifacts"),
     ),
     (

@@ -46,14 +46,15 @@ def entry_text(program: Program, *, symbol: str, exported: bool = True) -> str:
     * ``void SYMBOL_shapes(ptr dims, ptr extents)``: the extents of all outputs, one after the other.
     * ``i64 SYMBOL_cost(ptr dims)``: about how many nanoseconds it takes on one core.
 
-    It calls ``tgc_run`` and the kernels, which the module must define or declare. Raises
-    :class:`~tgc.errors.VerificationError` for a malformed program.
+    Its setup has an entry as well, :func:`setup_symbol`. They call ``tgc_run`` and the kernels, which the module must
+    define or declare. Raises :class:`~tgc.errors.VerificationError` for a malformed program.
     """
     verify(program)
     visibility = "" if exported else "internal"
     writer = _EntryWriter(program, symbol)
     return "".join(
         (
+            "" if program.setup is None else entry_text(program.setup, symbol=setup_symbol(symbol), exported=exported),
             writer.text(visibility),
             check_text(program, symbol, visibility),
             workspace_text(program, symbol, visibility),
@@ -68,9 +69,15 @@ def entry_symbols(symbol: str) -> tuple[str, ...]:
     return (symbol, *(f"{symbol}_{part}" for part in ("check", "workspace", "shapes", "cost")))
 
 
+def setup_symbol(symbol: str) -> str:
+    """The symbol of the setup of the program whose entry is ``symbol``."""
+    return f"{symbol}_setup"
+
+
 def kernel_declarations(programs: Iterable[Program]) -> str:
     """The lines that declare the kernels that programs launch, for a module that does not define them."""
-    names = dict.fromkeys(launch.kernel for program in programs for launch in launches(program))
+    every = [p for program in programs for p in (program, program.setup) if p is not None]
+    names = dict.fromkeys(launch.kernel for program in every for launch in launches(program))
     return "".join(map(kernel_declaration, names))
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import inspect
 import struct
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -133,7 +134,12 @@ class _Specialisation:
         for tensor in assigned:
             tensor.written_by(self._writes)
         self.assigns = bool(assigned)
-        self._call = compiled.bind([recorded.state[int(value.name[1:])].array for value in compiled.program.state])
+        self._compiled = compiled
+        self._state = [recorded.state[int(value.name[1:])].array for value in compiled.program.state]
+        self._call = compiled.bind(self._state)
+        self._sources = [recorded.state[int(name[1:])] for name in compiled.sources]
+        self._prepared = -1
+        self._lock = threading.Lock()
         types = [value.type for value in recorded.function.results]
         self._single = recorded.structure == "*" and recorded.tensors == (True,)
         known = all(isinstance(d, int) for t in types for d in t.shape)
@@ -162,14 +168,26 @@ class _Specialisation:
                 return f"{type(thing).__name__}: {', '.join(names)} changed"
         return "settings changed"
 
+    def _prepare(self) -> None:
+        """Computes again what is kept of state that this function does not assign, if others have."""
+        with self._lock:
+            version = sum(tensor.version for tensor in self._sources)
+            if version != self._prepared:
+                self._compiled.prepare(self._state)
+                self._prepared = version
+
     def run(self, arrays: Sequence[Array]) -> Any:
         """One native call."""
         if self.assigns:
             evaluate_pending()
+            if self._sources:
+                self._prepare()
             results = self._call(*arrays)
             self._writes.count += 1
         else:
             commit_assigned()
+            if self._sources:
+                self._prepare()
             results = self._call(*arrays)
         if self._single:
             return Tensor(results) if self._type is None else Tensor.of(results, self._type)

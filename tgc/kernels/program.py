@@ -18,8 +18,8 @@ program double(n) workspace 0 {
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 from tgc.dtypes import DType
@@ -135,7 +135,11 @@ Step: TypeAlias = Launch | Copy | Repeat | While | Branch
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """A compiled function. ``state`` is updated in place; ``workspace`` is the bytes of the arena, scratch apart."""
+    """A compiled function. ``state`` is updated in place; ``workspace`` is the bytes of the arena, scratch apart.
+
+    ``setup``, if there is one, runs before the first call and when its inputs have changed, which are state: its own
+    state are constants of this program.
+    """
 
     name: str
     inputs: tuple[ProgramValue, ...] = ()
@@ -146,6 +150,7 @@ class Program:
     constraints: tuple[Constraint, ...] = ()
     steps: tuple[Step, ...] = ()
     workspace: Dim = 0
+    setup: Program | None = None
 
     def values(self, space: Space) -> tuple[ProgramValue, ...]:
         """The arrays of a space; none for the workspace."""
@@ -175,6 +180,39 @@ def walk(steps: tuple[Step, ...]) -> Iterator[Step]:
         yield step
         for body in bodies(step):
             yield from walk(body)
+
+
+def addresses(steps: tuple[Step, ...]) -> Iterator[Address]:
+    """Every place that steps read or write, those inside others included."""
+    for step in walk(steps):
+        match step:
+            case Launch():
+                yield from step.buffers
+            case Copy():
+                yield from (step.source, step.target)
+            case While():
+                yield step.condition
+            case Branch():
+                yield step.predicate
+
+
+def readdressed(steps: tuple[Step, ...], change: Callable[[Address], Address]) -> tuple[Step, ...]:
+    """The same steps on other places."""
+    changed: list[Step] = []
+    for step in steps:
+        inner = [readdressed(body, change) for body in bodies(step)]
+        match step:
+            case Launch():
+                changed.append(replace(step, buffers=tuple(map(change, step.buffers))))
+            case Copy():
+                changed.append(replace(step, source=change(step.source), target=change(step.target)))
+            case Repeat():
+                changed.append(replace(step, body=inner[0]))
+            case While():
+                changed.append(While(change(step.condition), inner[0], inner[1], step.maximum))
+            case Branch():
+                changed.append(Branch(change(step.predicate), inner[0], inner[1]))
+    return tuple(changed)
 
 
 def launches(program: Program) -> Iterator[Launch]:
@@ -217,7 +255,8 @@ def print_program(program: Program) -> str:
     lines += [f"  require {constraint}" for constraint in program.constraints]
     for step in program.steps:
         _print_step(step, "  ", lines)
-    return "\n".join([*lines, "}"])
+    setup = [] if program.setup is None else [print_program(program.setup)]
+    return "\n".join([*lines, "}", *setup])
 
 
 def _print_step(step: Step, indent: str, lines: list[str]) -> None:
@@ -265,6 +304,11 @@ def verify(program: Program) -> None:
         _check_dims(program, f"constraint {constraint}", (constraint.left, constraint.right), known)
     _check_dims(program, "the workspace", (program.workspace,), known)
     _verify_steps(program, program.steps, known)
+    if program.setup is not None:
+        verify(program.setup)
+        computed = {v.name: v for v in program.setup.state}
+        if any(computed.get(v.name, v) != v for v in program.constants):
+            raise _broken(program, "its setup computes constants of other types")
 
 
 def _broken(program: Program, message: str) -> VerificationError:
