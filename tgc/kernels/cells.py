@@ -22,13 +22,15 @@ from tgc.kernels.reduction_plan import ReductionPlan, kept_index
 from tgc.kernels.tree import LEVELS, Tree
 from tgc.kernels.vector_loop import tile_loop, vector_loop
 
+MOST_COPIES = 120  # vector instructions that the body of a loop may have by repetition
+
 
 @dataclass(frozen=True)
 class Cells:
     """``ways``: accumulators of a fold, part of the order of sums. ``vectors``: vectors of columns in a cell.
 
-    ``rolled``: a step is too long to be repeated within a loop. ``scratch``: where a pass keeps values for later ones.
-    ``levels``: how high the tree over the outermost reduced loop is.
+    ``scratch``: where a pass keeps values for later ones. ``levels``: how high the tree over the outermost reduced loop
+    is.
     """
 
     evaluator: Evaluator
@@ -37,7 +39,6 @@ class Cells:
     lanes: int
     ways: int
     vectors: int
-    rolled: bool
     scratch: Mapping[graph.Value, Buffer]
     levels: int = LEVELS
 
@@ -92,7 +93,10 @@ class Cells:
             result.append(fold.step(b, state, value, place))
         return result
 
-    def tree(self, folds: Sequence[Fold], step: Callable[[Value, Value | None, State], State], width: int) -> Tree:
+    def tree(
+        self, folds: Sequence[Fold], step: Callable[[Value, Value | None, State], State], width: int, work: int = 1
+    ) -> Tree:
+        """``work``: instructions of a step. Where its repetition would be too long, accumulators take turns instead."""
         b, lanes = self.builder, self.lanes
         vectors = self.vectors
 
@@ -105,7 +109,8 @@ class Cells:
             return flattened([f.join(b, x, y) for f, x, y in pairs])
 
         rounds = any(f.rounds for f in folds)
-        return Tree(b, lambda: start() * vectors, step, join, width, self.ways, rounds, self.rolled)
+        rolled = self.ways * vectors * work > MOST_COPIES
+        return Tree(b, lambda: start() * vectors, step, join, width, self.ways, rounds, rolled)
 
     def inside(self, around: Point, taken: Sequence[graph.Value], offset: Value | None, count: Value | None) -> Point:
         """A point in a loop, at which earlier passes have left values at ``offset`` of scratch."""
@@ -197,7 +202,7 @@ class Rows(Cells):
                 self.save(inner, saved, at, offset)
                 return flattened(states)
 
-            return self.tree(folds, step, self.lanes)
+            return self.tree(folds, step, self.lanes, self.plan.work[level])
 
         if not outer:
             return regrouped(folds, replace(across(point, None, []), levels=self.levels).fold(low, high))
@@ -207,7 +212,7 @@ class Rows(Cells):
             return tree.join(state, tree.fold(0, last))
 
         return regrouped(
-            folds, replace(self.tree(folds, row, 1), ways=1, rolled=False, levels=self.levels).fold(low, high)
+            folds, replace(self.tree(folds, row, 1), ways=1, levels=self.levels).fold(low, high)
         )
 
     def _walk(self, point: Point, kept: Sequence[Index]) -> None:
@@ -307,7 +312,8 @@ class Columns(Cells):
                 self.save(inner, saved, at, offset)
             return flattened(result)
 
-        return regrouped(folds, replace(self.tree(folds, step, 1), levels=self.levels).fold(low, high))
+        tree = self.tree(folds, step, 1, self.plan.work[level])
+        return regrouped(folds, replace(tree, levels=self.levels).fold(low, high))
 
     def _walk(self, points: Sequence[Point], columns: Sequence[Sequence[Index]]) -> None:
         plan = self.plan

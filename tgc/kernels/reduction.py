@@ -13,7 +13,7 @@ from tgc.ir.graph import Graph
 from tgc.ir.opdef import OpTable
 from tgc.kernels.access import Evaluator
 from tgc.kernels.builder import KernelBuilder
-from tgc.kernels.cells import Columns, Rows
+from tgc.kernels.cells import MOST_COPIES, Columns, Rows
 from tgc.kernels.folds import Fold, folds_of
 from tgc.kernels.grid import Grid, Run, ceil_divide
 from tgc.kernels.ir import Buffer
@@ -30,9 +30,7 @@ from tgc.kernels.reduction_parts import (
 from tgc.kernels.reduction_plan import ReductionPlan, plan
 from tgc.target import Target
 
-MOST_COPIES = 100  # vector instructions that a loop's body may have by unrolling
 MOST_VECTORS = 4
-LONG_STEP = 8  # vector instructions of a step that need no repetition to keep the machine busy
 
 
 def lower(region: Graph, *, name: str, target: Target, table: OpTable) -> Lowering:
@@ -46,9 +44,9 @@ def lower(region: Graph, *, name: str, target: Target, table: OpTable) -> Loweri
     # what is done for each element of the space; the rest is done once for each result
     work = sum(weight(node) for node in region.nodes() if node.types[0].shape == found.type.shape)
     cost = element_cost(found, lanes, work)
-    ways, vectors = ways_and_vectors(found, lanes, work)
+    ways, vectors = ways_and_vectors(found, lanes)
     folds = tuple([tuple(folds_of(level, found.folded)) for level in found.levels])
-    make = _Kernels(region, found, folds, table, lanes, ways, vectors, work > LONG_STEP)
+    make = _Kernels(region, found, folds, table, lanes, ways, vectors)
     parts = Parts.of(found, lanes, ways)
     if parts is not None:
         return make.in_parts(name, parts, cost)
@@ -68,7 +66,6 @@ class _Kernels:
     lanes: int
     ways: int
     vectors: int
-    rolled: bool
 
     def stage(self, name: str, grid: Grid, cost: float, run: Callable[[Evaluator], Run]) -> Stage:
         b = KernelBuilder(name, count=grid.count)
@@ -105,9 +102,9 @@ class _Kernels:
 
     def _fields(
         self, evaluator: Evaluator
-    ) -> tuple[Evaluator, ReductionPlan, tuple[tuple[Fold, ...], ...], int, int, int, bool, dict[graph.Value, Buffer]]:
+    ) -> tuple[Evaluator, ReductionPlan, tuple[tuple[Fold, ...], ...], int, int, int, dict[graph.Value, Buffer]]:
         scratch = _scratch(evaluator.builder, self.plan, self.lanes * self.vectors)
-        return evaluator, self.plan, self.folds, self.lanes, self.ways, self.vectors, self.rolled, scratch
+        return evaluator, self.plan, self.folds, self.lanes, self.ways, self.vectors, scratch
 
 
 def element_cost(plan: ReductionPlan, lanes: int, work: int) -> float:
@@ -122,14 +119,14 @@ def estimated(size: Dim) -> int:
     return max(1, size) if isinstance(size, int) else 64
 
 
-def ways_and_vectors(plan: ReductionPlan, lanes: int, work: int) -> tuple[int, int]:
+def ways_and_vectors(plan: ReductionPlan, lanes: int) -> tuple[int, int]:
     """Accumulators of a fold, which depend on the shape alone, and vectors of columns that go together."""
     last = plan.runs[-1].size if plan.runs else 1
     whole = max(1, last // lanes) if isinstance(last, int) else None
     if plan.lanes_are_reduced:
         return 4 if whole is None else min(4, whole), 1
     ways = 2 if whole is None else {1: 4, 2: 2, 3: 2}.get(whole, 1)
-    most = max(1, min(MOST_VECTORS, MOST_COPIES // (ways * max(work, 1))))
+    most = max(1, min(MOST_VECTORS, MOST_COPIES // (ways * max(1, *plan.work))))
     return ways, most if whole is None else min(most, whole)
 
 

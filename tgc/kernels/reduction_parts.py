@@ -114,7 +114,7 @@ def _range(cells: Cells, parts: Parts, part: Value) -> tuple[Value, Value]:
 
 
 def _joined(cells: Cells, parts: Parts, folds: Sequence[Fold], step: Step) -> list[State]:
-    tree = replace(cells.tree(folds, step, 1), ways=1, rolled=False, levels=parts.levels)
+    tree = replace(cells.tree(folds, step, 1), ways=1, levels=parts.levels)
     return regrouped(folds, tree.fold(0, parts.count))
 
 

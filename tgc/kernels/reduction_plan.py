@@ -46,7 +46,8 @@ def reduced_axes(node: Node) -> tuple[int, ...]:
 class ReductionPlan:
     """``levels``: reduce nodes, those of one pass together; ``full``, ``kept``: numbers of the results that have the
     whole shape, and of those without the reduced dimensions. ``saved``: for each pass the values that later ones take
-    from scratch; ``taken``: for each pass, and last for the writing of full results, what it takes."""
+    from scratch; ``taken``: for each pass, and last for the writing of full results, what it takes. ``work``: vector
+    instructions for an element, roughly, likewise."""
 
     region: Graph
     type: TensorType
@@ -57,6 +58,7 @@ class ReductionPlan:
     kept: tuple[int, ...]
     saved: tuple[tuple[graph.Value, ...], ...]
     taken: tuple[tuple[graph.Value, ...], ...]
+    work: tuple[int, ...]
 
     @property
     def lanes_are_reduced(self) -> bool:
@@ -113,13 +115,15 @@ def plan(region: Graph, table: OpTable) -> ReductionPlan:
     identity = tuple([Index(((d, 1),)) for d in range(type_.rank)])
     wholes = [region.results[i] for i in full]
     needs = [_needs([n.operands[0] for n in level], identity, table, given) for level in levels]
-    saved, taken = _keep([*needs, _needs(wholes, identity, table, given)])
+    needs.append(_needs(wholes, identity, table, given))
+    saved, taken = _keep(needs)
+    work = tuple([_work(need.targets, given.union(t)) for need, t in zip(needs, taken, strict=True)])
     stored = [(v, identity) for v in wholes]
     stored += [(v, kept_index(type_, axes, v.shape, identity)) for v in (region.results[i] for i in kept)]
     accesses = pattern([*[(n.operands[0], identity) for n in folds], *stored], table, given)
     offsets = (*accesses.offsets, *[inner(at, v.type.strides) for v, at in stored])
     runs = _runs(type_, axes, Pattern(offsets, accesses.pinned))
-    return ReductionPlan(region, type_, axes, runs, levels, full, kept, saved, taken)
+    return ReductionPlan(region, type_, axes, runs, levels, full, kept, saved, taken, work)
 
 
 def _runs(type_: TensorType, axes: Sequence[int], accesses: Pattern) -> tuple[Run, ...]:
@@ -173,14 +177,15 @@ def _needs(
                 seen.add(read)
                 pending.append(read)
     for v in here:
-        here[v] = _work(v, given)
+        here[v] = _work([v], given)
     return _Needs(here, frozenset(elsewhere), tuple(targets))
 
 
-def _work(v: graph.Value, given: frozenset[graph.Value]) -> int:
-    """Instructions to compute a value from memory."""
+def _work(values: Sequence[graph.Value], given: frozenset[graph.Value]) -> int:
+    """Instructions to compute values from memory and from what is given."""
     total = 0
-    pending, seen = [v], {v}
+    pending = [v for v in values if v not in given and v.node.operands]
+    seen = set(pending)
     while pending:
         v = pending.pop()
         total += weight(v.node)

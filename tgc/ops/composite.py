@@ -88,7 +88,9 @@ def _softmax_body(builder: GraphBuilder, operands: Sequence[Value], attributes: 
     (x,) = operands
     axes = (rules.integer(attributes, "axis"),)
     e = builder.op("exp", shifted(builder, widen(builder, x), axes))
-    return (builder.cast(builder.div(e, along(builder, "sum", e, axes)), x.dtype),)
+    # one division for each row: the sum lies between 1 and the row's length, so that its reciprocal is a normal number
+    share = repeat(builder, builder.op("reciprocal", builder.sum(e, axes)), e.shape, axes)
+    return (builder.cast(builder.mul(e, share), x.dtype),)
 
 
 def _softmax_derivative(builder: GraphBuilder, node: Node, g: Sequence[Value | None]) -> Sequence[Value | None]:
@@ -157,7 +159,7 @@ OPS_COMPOSITE: tuple[OpDef, ...] = (
     ),
     OpDef(
         name="softmax",
-        doc="""exp(x − max x) / Σ exp(x − max x) along ``axis``.
+        doc="""exp(x − max x) · (1 / Σ exp(x − max x)) along ``axis``.
 
         A row that is −∞ throughout, or has +∞ or NaN, gives NaN.""",
         kind=OpKind.COMPOSITE,
