@@ -17,7 +17,8 @@ class Target:
     """A machine to compile for.
 
     ``vector_bits``: width of one vector register; ``vector_registers``: how many there are; ``masked``: whether loads
-    and stores under a run-time mask are cheap; caches in bytes. ``features`` is LLVM's feature string.
+    and stores under a run-time mask are cheap; caches and their lines in bytes, ``l1_ways``: lines of a set of the
+    first level. ``features`` is LLVM's feature string.
     """
 
     triple: str
@@ -31,6 +32,8 @@ class Target:
     l2_bytes: int = 1024 * 1024
     l3_bytes: int = 16 * 1024 * 1024
     pointer_bits: int = 64
+    l1_ways: int = 8
+    line_bytes: int = 64
 
     def lanes(self, dtype: DType) -> int:
         """Elements of ``dtype`` in one vector register, computing type included: bf16 counts as f32.

@@ -97,6 +97,14 @@ def check(actual: Sequence[np.ndarray], graph: Graph, inputs: Sequence[np.ndarra
         ("bsk,nk->bsn", (1, 2, 48), (21, 48)),
         ("bmk,bnk->bmn", (3, 2, 37), (3, 5, 37)),
         ("mk,kn->mn", (20, 1), (1, 20)),
+        ("mk,kn->mn", (3, 600), (600, 333)),
+        ("bmk,bkn->bmn", (2, 2, 530), (2, 530, 301)),
+        ("abk,kn->abn", (2, 3, 50), (50, 3001)),
+        ("mk,kn->mn", (64, 600), (600, 300)),
+        ("mk,nk->mn", (50, 600), (300, 600)),
+        ("bmk,bnk->bnm", (2, 300, 600), (2, 33, 600)),
+        ("mij,ijn->mn", (21, 3, 190), (3, 190, 300)),
+        ("mk,kn->mn", (300, 1030), (1030, 300)),
     ],
 )
 def test_products_of_known_sizes(compiled: Callable, spec: str, a: Shape, b: Shape) -> None:
@@ -121,6 +129,14 @@ def test_one_kernel_serves_every_size(compiled: Callable, spec: str, a: Shape, b
     runner = compiled(lower, graph)
     for size in (0, 1, 7, 33, 257):
         inputs = arrays(graph, size, b=size)
+        check(runner(*inputs), graph, inputs)
+
+
+def test_a_row_meets_a_matrix_of_any_size(compiled: Callable) -> None:
+    graph = region("bk,kn->bn", ((1, S), (S, N)))
+    runner = compiled(lower, graph)
+    for s, n in ((1, 1), (0, 5), (5, 0), (513, 100), (70, 1030)):
+        inputs = arrays(graph, s=s, n=n)
         check(runner(*inputs), graph, inputs)
 
 
@@ -229,8 +245,19 @@ def test_what_can_be_read_in_place_is_not_packed() -> None:
     assert stages(lowered("mk,nk->mn", (1, 1024), (1000, 1024))) == ["k"]
     assert stages(lowered("bo,oi->bi", (32, 10), (10, 128))) == ["k"]
     assert stages(lowered("bo,bi->oi", (32, 128), (32, 784))) == ["k"]
-    assert stages(lowered("mk,kn->mn", (1, 1000), (1000, 1000))) == ["k"]
     assert stages(lowered("mk,kn->mn", (1024, 1024), (1024, 1024))) == ["k_pack", "k"]
+
+
+def test_a_few_rows_go_through_a_large_matrix_in_whole_rows() -> None:
+    assert stages(lowered("mk,kn->mn", (1, 1000), (1000, 1000))) == ["k_parts", "k"]
+    assert stages(lowered("mk,kn->mn", (8, 1000), (1000, 1000))) == ["k_parts", "k"]
+    assert stages(lowered("mk,kn->mn", (8, 1000), (1000, 1000), AVX2)) == ["k"]
+    assert stages(lowered("mk,kn->mn", (1, 100), (100, 100))) == ["k"]
+
+
+def test_panels_that_one_task_reads_are_packed_by_it() -> None:
+    (stage,) = lowered("mk,kn->mn", (64, 1024), (1024, 4096)).stages
+    assert "panels" in {buffer.name for buffer in stage.kernel.scratch}
 
 
 @pytest.mark.parametrize("target", [AVX512, AVX2, NEON, RISCV, SSE2, WASM], ids=lambda t: t.cpu)

@@ -17,6 +17,8 @@ from tgc.ir.dims import Dim, product
 from tgc.ir.graph import Graph
 from tgc.ir.opdef import OpTable
 from tgc.kernels.access import Evaluator
+from tgc.kernels.axpys import is_axpys, lower_axpys
+from tgc.kernels.blocking import Packing
 from tgc.kernels.builder import KernelBuilder
 from tgc.kernels.contraction_plan import Plan, plan_contraction, unmerged
 from tgc.kernels.dots import dots_stage, is_dots
@@ -25,13 +27,10 @@ from tgc.kernels.grid import ceil_divide, unflattened
 from tgc.kernels.indices import Index
 from tgc.kernels.ir import Buffer, Value
 from tgc.kernels.lowering import Lowering, Stage
-from tgc.kernels.packing import packing_stage
+from tgc.kernels.packing import Block, pack, packing_stage
 from tgc.kernels.tile import TileShape, accumulate, zeros
 from tgc.kernels.vector_loop import vector_loop
 from tgc.target import Target
-
-# iterations that are enough for any number of threads
-_ITERATIONS = 12
 
 
 def lower(region: Graph, *, name: str, target: Target, table: OpTable) -> Lowering:
@@ -40,21 +39,12 @@ def lower(region: Graph, *, name: str, target: Target, table: OpTable) -> Loweri
     plan = plan_contraction(region, target, table)
     if is_dots(plan, target):
         return Lowering((dots_stage(plan, region, name, table),))
+    if is_axpys(plan, target):
+        return lower_axpys(plan, region, name=name, target=target, table=table)
     product_stage = _Product(plan, region, name, table).stage()
-    if not plan.packed:
+    if plan.blocking.packing is not Packing.WHOLE:
         return Lowering((product_stage,))
-    return Lowering((packing_stage(plan, region, f"{name}_pack", table), product_stage), {"t0": plan.packing})
-
-
-def _together(plan: Plan) -> int:
-    """How many panels an iteration takes: more reuse the copied rows, fewer leave work for other threads."""
-    others = ceil_divide(plan.rows, plan.chunk) * product(plan.sizes[c] for c in plan.outer)
-    if not isinstance(plan.panels, int) or not isinstance(others, int):
-        return 4 if not isinstance(plan.panels, int) or plan.panels >= 8 else max(1, plan.panels // 2)
-    for together in (8, 4, 2):
-        if others * -(-plan.panels // together) >= _ITERATIONS:
-            return min(together, plan.panels)
-    return 1
+    return Lowering((packing_stage(plan, region, f"{name}_pack", table), product_stage), {"t0": plan.packed})
 
 
 class _Product:
@@ -62,7 +52,7 @@ class _Product:
 
     def __init__(self, plan: Plan, region: Graph, name: str, table: OpTable) -> None:
         self.plan = plan
-        self.together = max(1, _together(plan))
+        self.together = plan.blocking.panels
         self.sizes: list[Dim] = [
             *(plan.sizes[c] for c in plan.outer),
             ceil_divide(plan.panels, self.together),
@@ -70,19 +60,23 @@ class _Product:
         ]
         self.builder = b = KernelBuilder(name, count=product(self.sizes))
         self.evaluator = Evaluator(b, region, table)
-        if not plan.copied:
+        self.copied, self.packing = plan.blocking.copied, plan.blocking.packing
+        lanes = plan.shape.lanes
+        if not self.copied:
             self.left = plan.left.buffer(self.evaluator)
-        if plan.packed:
-            self.right = self.evaluator.buffer("t0", plan.dtype, plan.packing.size, "read")
+        if self.packing is Packing.WHOLE:
+            self.right = self.evaluator.buffer("t0", plan.dtype, plan.packed.size, "read")
+        elif self.packing is Packing.TASK:
+            self.panel_block = -(-plan.depth // 8) * 8 * plan.shape.width
+            self.right = b.scratch("panels", plan.dtype, self.together * self.panel_block)
         else:
             self.right = plan.right.buffer(self.evaluator)
         self.blocked = plan.blocks != 1
-        lanes = plan.shape.lanes
         self.by_rows = plan.left.reading_stride(plan.row) != 1 or plan.left.reading_stride(plan.summed[-1]) == 1
         # an odd number of cache lines: neighbouring rows fall into different sets
         depth = -(-plan.depth // lanes) * lanes
         self.pitch = depth + (lanes if depth // lanes % 2 == 0 else 2 * lanes) if self.by_rows else plan.chunk
-        if plan.copied:
+        if self.copied:
             size = plan.chunk * self.pitch if self.by_rows else (plan.depth + 1) * self.pitch
             self.copy = b.scratch("rows", plan.dtype, size + lanes)
         if self.blocked:
@@ -103,11 +97,8 @@ class _Product:
         self.low = b.mul(chunk, plan.chunk)
         self.height = b.minimum(b.sub(b.index(plan.rows), self.low), plan.chunk)
         if self.blocked:
-            with b.loop(0, plan.chunk * self.together * plan.shape.width, plan.shape.lanes, name="clear") as clear:
-                b.store(self.sums, clear.index, b.constant(0, plan.dtype, plan.shape.lanes))
             with b.loop(0, plan.blocks, name="block") as loop:
                 self._block(loop.index)
-            self._finish()
         else:
             self._block(b.index(0))
         rows = plan.chunk if not isinstance(plan.rows, int) else min(plan.rows, plan.chunk)
@@ -132,11 +123,14 @@ class _Product:
         low = b.mul(piece, plan.depth) if self.blocked else b.index(0)
         size = b.sub(b.index(plan.inner), low)
         size = b.minimum(size, plan.depth) if self.blocked else size
-        if plan.copied:
+        if self.packing is Packing.TASK:
+            panels = Block(at, self.first, self.last, low, b.add(low, size))
+            pack(plan, self.evaluator, panels, self.right, b.index(0), b.index(self.panel_block))
+        if self.copied:
             self._copy(at, low, size)
         # where this block begins in a panel
         packed = b.mul(b.add(b.mul(outer, b.index(plan.padded)), low), plan.shape.width)
-        self._panels(lambda panel: self._rows(_Block(at, low, size, packed), panel))
+        self._panels(lambda panel: self._rows(_Block(block, at, low, size, packed), panel))
 
     def _copy(self, at: dict[str, Index], low: Value, size: Value) -> None:
         """A block of the left operand to scratch, each row (or each column, if those are contiguous) by vectors."""
@@ -174,7 +168,7 @@ class _Product:
                 self._tile(block, panel, loop.index, single)
 
     def _tile(self, block: _Block, panel: Value, row: Value, shape: TileShape) -> None:
-        b, plan, evaluator = self.builder, self.plan, self.evaluator
+        b, plan = self.builder, self.plan
         sums = accumulate(
             b,
             shape,
@@ -183,12 +177,20 @@ class _Product:
             self._read_rows(block, row),
             self._read_vectors(block, panel),
         )
-        if self.blocked:
-            start = self._place_of_sums(panel, row)
-            for i, value in enumerate(sums):
-                offset = b.add(start, i * shape.lanes)
-                b.store(self.sums, offset, b.add(b.load(self.sums, offset, shape.lanes), value))
+        if not self.blocked:
+            self._finish(sums, panel, row, shape)
             return
+        if isinstance(plan.blocks, int):
+            self._add_block(block, sums, panel, row, shape)
+            return
+        with b.if_(b.compare("eq", b.index(plan.blocks), 1)) as branch:
+            self._finish(sums, panel, row, shape)
+        with branch.otherwise():
+            self._add_block(block, sums, panel, row, shape)
+
+    def _finish(self, sums: Sequence[Value], panel: Value, row: Value, shape: TileShape) -> None:
+        """The results of a tile whose sums are in registers."""
+        b, plan = self.builder, self.plan
 
         def place(r: int | Value) -> tuple[Index, ...]:
             return self._place(b.add(self.low, b.add(row, r)))
@@ -197,7 +199,7 @@ class _Product:
         if shape.rows > 1 and (not isinstance(plan.rows, int) or plan.rows % shape.rows):
             complete = b.compare("le", b.add(row, shape.rows), self.height)
         finish_tile(
-            evaluator,
+            self.evaluator,
             plan.anchor.result,
             sums,
             shape,
@@ -209,24 +211,25 @@ class _Product:
             wanted=lambda r: b.compare("lt", b.add(row, r), self.height),
         )
 
-    def _place_of_sums(self, panel: Value, row: Value) -> Value:
+    def _add_block(self, block: _Block, sums: Sequence[Value], panel: Value, row: Value, shape: TileShape) -> None:
+        """Adds a tile to the sums of the blocks before; after the last block, makes the results."""
         b, plan = self.builder, self.plan
-        return b.mul(b.add(b.mul(b.sub(panel, self.first), plan.chunk), row), plan.shape.width)
-
-    def _finish(self) -> None:
-        """The results of this iteration, from the sums in scratch."""
-        b, plan = self.builder, self.plan
-        shape = plan.shape
-
-        def finish(panel: Value) -> None:
-            columns = self._columns(panel)
-            with b.loop(0, self.height, name="finish") as loop:
-                start = self._place_of_sums(panel, loop.index)
-                values = [b.load(self.sums, b.add(start, v * shape.lanes), shape.lanes) for v in range(shape.vectors)]
+        lanes, width = shape.lanes, shape.width
+        start = b.mul(b.add(b.mul(b.sub(panel, self.first), plan.chunk), row), width)
+        with b.if_(b.compare("eq", block.number, 0)) as branch:
+            for i, value in enumerate(sums):
+                b.store(self.sums, b.add(start, i * lanes), value)
+        with branch.otherwise():
+            for i, value in enumerate(sums):
+                offset = b.add(start, i * lanes)
+                b.store(self.sums, offset, b.add(b.load(self.sums, offset, lanes), value))
+        with b.if_(b.compare("eq", block.number, b.sub(b.index(plan.blocks), 1))):
+            columns, end = self._columns(panel), b.minimum(b.add(row, shape.rows), self.height)
+            with b.loop(row, end, name="finish") as loop:
+                at = b.add(start, b.mul(b.sub(loop.index, row), width))
+                values = [b.load(self.sums, b.add(at, v * lanes), lanes) for v in range(shape.vectors)]
                 place = self._place(b.add(self.low, loop.index))
                 finish_row(self.evaluator, plan.anchor.result, values, place, columns)
-
-        self._panels(finish)
 
     def _columns(self, panel: Value) -> Columns:
         plan = self.plan
@@ -253,7 +256,7 @@ class _Product:
 
     def _read_rows(self, block: _Block, row: Value) -> Callable[[int, Value], Value]:
         b, plan = self.builder, self.plan
-        if plan.copied:
+        if self.copied:
             across, along = (self.pitch, 1) if self.by_rows else (1, self.pitch)
             start = b.mul(row, across)
             return lambda r, k: b.load(self.copy, b.add(b.add(start, b.mul(k, along)), r * across))
@@ -270,8 +273,11 @@ class _Product:
     def _read_vectors(self, block: _Block, panel: Value) -> Callable[[Value], Sequence[Value]]:
         b, plan = self.builder, self.plan
         shape = plan.shape
-        if plan.packed:
-            start = b.add(b.mul(b.add(self.number, panel), b.index(plan.panel_size)), block.packed)
+        if self.packing is not Packing.NONE:
+            if self.packing is Packing.TASK:
+                start = b.mul(b.sub(panel, self.first), self.panel_block)
+            else:
+                start = b.add(b.mul(b.add(self.number, panel), b.index(plan.panel_size)), block.packed)
 
             def from_panel(k: Value) -> list[Value]:
                 base = b.add(start, b.mul(k, shape.width))
@@ -299,9 +305,10 @@ class _Product:
 
 @dataclass(frozen=True, slots=True)
 class _Block:
-    """One block of the sum: indices of the outer summed letters, the first product, how many there are, and where they
-    begin in a panel."""
+    """One block of the sum: its number, indices of the outer summed letters, the first product, how many there are, and
+    where they begin in a panel that was packed before."""
 
+    number: Value
     at: Mapping[str, Index]
     low: Value
     size: Value

@@ -17,28 +17,24 @@ from tgc.ir.dims import Dim, dim_max, dim_min, product
 from tgc.ir.graph import Graph, Node, Value
 from tgc.ir.kinds import OpKind
 from tgc.ir.opdef import OpTable
+from tgc.kernels.blocking import Blocking, Problem, choose_blocking
 from tgc.kernels.grid import ceil_divide
 from tgc.kernels.lowering import Temporary
 from tgc.kernels.operands import Operand, accesses, is_parameter
-from tgc.kernels.tile import LONGEST_CHAIN, TileShape, tile_shape
+from tgc.kernels.tile import TileShape, tile_shape
 from tgc.ops import rules
 from tgc.ops.contract import Spec
 from tgc.target import Target
 
-# tiles of a chunk of rows, whose block of the left operand is to stay in a second-level cache
-_TILES = 8
 # what it costs to store one result by itself, in elements of an operand that are packed in that time
 _STORED_SINGLY = 10
-# bytes of a right operand that is read where it lies
-_SMALL = 192 * 1024
 
 
 @dataclass(frozen=True)
 class Plan:
     """The loops of a contraction; the letter ``""`` has size 1. ``left`` has the rows, ``right`` the columns.
 
-    ``depth`` products of the letter ``summed[-1]`` are one block of the sum. ``packed``: whether the right operand is
-    put into panels first; ``copied``: whether blocks of the left one are copied to scratch.
+    ``blocking`` divides the letter ``summed[-1]`` into blocks, rows and columns into tasks.
     """
 
     anchor: Node
@@ -53,8 +49,7 @@ class Plan:
     summed: tuple[str, ...]
     dtype: DType
     shape: TileShape
-    packed: bool
-    copied: bool
+    blocking: Blocking
 
     @property
     def inner(self) -> Dim:
@@ -64,13 +59,8 @@ class Plan:
 
     @property
     def depth(self) -> int:
-        """Products of one block of the sum: about equal ones of at most 512."""
-        size = self.sizes[self.summed[-1]]
-        if not isinstance(size, int):
-            return LONGEST_CHAIN
-        blocks = max(1, -(-size // LONGEST_CHAIN))
-        lanes = self.shape.lanes
-        return max(1, size if blocks == 1 else -(-size // (blocks * lanes)) * lanes)
+        """Products of one block of the sum."""
+        return self.blocking.depth
 
     @property
     def blocks(self) -> Dim:
@@ -101,23 +91,24 @@ class Plan:
         return ceil_divide(self.sizes[self.summed[-1]], 8) * 8
 
     @property
+    def right_bytes(self) -> int | None:
+        """Bytes that the right operand takes for one of the loops around; None if that is not known."""
+        size = self.columns * product(self.sizes[c] for c in self.summed) * self.right.dtype.itemsize
+        return size if isinstance(size, int) else None
+
+    @property
     def right_outer(self) -> tuple[str, ...]:
         """Loops around which the right operand depends on."""
         return tuple(c for c in self.outer if self.right.stride(c) != 0)
 
     @property
     def chunk(self) -> int:
-        """Rows of one iteration, a multiple of the tile's."""
-        rows = self.shape.rows
-        if not isinstance(self.rows, int):
-            return _TILES * rows
-        tiles = max(1, -(-self.rows // rows))
-        chunks = -(-tiles // _TILES)
-        return -(-tiles // chunks) * rows
+        """Rows of one task, a multiple of the tile's."""
+        return self.blocking.tiles * self.shape.rows
 
     @property
-    def packing(self) -> Temporary:
-        """The panels."""
+    def packed(self) -> Temporary:
+        """The panels, where a kernel of its own packs them."""
         return Temporary(self.dtype, product(self.sizes[c] for c in self.right_outer) * self.panels * self.panel_size)
 
 
@@ -148,6 +139,20 @@ def plan_contraction(region: Graph, target: Target, table: OpTable) -> Plan:
     sizes = {**merged.sizes, "": 1}
     left, right = merged.operands()
     shape = tile_shape(target, dtype, sizes[row], sizes[column])
+    summed = summed or [""]
+    problem = Problem(
+        shape,
+        dtype.itemsize,
+        rows=sizes[row],
+        columns=sizes[column],
+        inner=sizes[summed[-1]],
+        outer_sums=product(sizes[c] for c in summed[:-1]),
+        around=product(sizes[c] for c in outer),
+        pitch=left.stride(row),
+        right_pitch=right.stride(summed[-1]),
+        left_plain=not left.computed and left.dtype is dtype,
+        right_plain=_reads_vectors(right, sizes[column], column, dtype, shape, target),
+    )
     return Plan(
         anchor,
         spec.out,
@@ -158,11 +163,10 @@ def plan_contraction(region: Graph, target: Target, table: OpTable) -> Plan:
         row,
         column,
         tuple(outer),
-        tuple(summed) or ("",),
+        tuple(summed),
         dtype,
         shape,
-        _packs(right, sizes, row, column, summed, dtype, shape, target),
-        _copies(left, sizes, row, summed, dtype, shape),
+        choose_blocking(problem, target),
     )
 
 
@@ -227,41 +231,11 @@ def _better_turned(a: Operand, b: Operand, sizes: Mapping[str, Dim], row: str, c
     return fits and m <= 64 and k * (n - m) > _STORED_SINGLY * m * n and b.stride(column) != 1 and a.stride(row) != 1
 
 
-def _packs(
-    right: Operand,
-    sizes: Mapping[str, Dim],
-    row: str,
-    column: str,
-    summed: Sequence[str],
-    dtype: DType,
-    shape: TileShape,
-    target: Target,
-) -> bool:
-    """Whether the right operand is put into panels before use."""
-    n, m = sizes[column], sizes[row]
+def _reads_vectors(right: Operand, columns: Dim, column: str, dtype: DType, shape: TileShape, target: Target) -> bool:
+    """Whether a tile could read the right operand where it lies."""
     if right.computed or right.stride(column) != 1 or right.dtype is not dtype:
-        return True
-    if not isinstance(n, int) or not target.masked and n % shape.width:
-        return True
-    k = product(sizes[c] for c in summed)
-    few_rows = isinstance(m, int) and m <= 2 * shape.rows
-    if isinstance(k, int) and k * n * dtype.itemsize <= _SMALL and (n * dtype.itemsize) % 2048:
         return False
-    return not few_rows
-
-
-def _copies(
-    left: Operand, sizes: Mapping[str, Dim], row: str, summed: Sequence[str], dtype: DType, shape: TileShape
-) -> bool:
-    """Whether blocks of the left operand are copied to scratch before use."""
-    m = sizes[row]
-    if left.computed or left.dtype is not dtype or not isinstance(m, int) or m % shape.rows:
-        return True
-    pitch, k = left.stride(row), sizes[summed[-1]] if summed else 1
-    if not isinstance(pitch, int) or not isinstance(k, int):
-        return True
-    # rows whose lines fall into the same set of a first-level cache
-    return shape.rows > 6 and k > 64 and pitch * dtype.itemsize % 1024 == 0
+    return isinstance(columns, int) and (target.masked or columns % shape.width == 0)
 
 
 def unmerged(letters: Iterable[str], sizes: Mapping[str, Dim]) -> list[Dim]:
