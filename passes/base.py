@@ -23,12 +23,20 @@ from tgc.target import Target
 Rule: TypeAlias = Callable[[Builder, Node], "Sequence[Value] | Value | None"]
 
 
+# Told of a rule that was applied: the builder, the node, and what replaces the node's results.
+Fired: TypeAlias = Callable[[Rule, Builder, Node, "tuple[Value, ...]"], None]
+
+
 @dataclass(frozen=True)
 class PassContext:
-    """What a pass may know besides the module: the op table and, for passes that choose, the target."""
+    """What a pass may know besides the module: the op table and, for passes that choose, the target.
+
+    ``fired`` is told of every rule that :func:`rewrite` applies.
+    """
 
     table: OpTable = field(default_factory=lambda: OPS)
     target: Target | None = None
+    fired: Fired | None = None
 
     def builder(self, module: Module) -> Builder:
         """A builder that begins with the module's locations."""
@@ -73,7 +81,8 @@ def rewrite(module: Module, rule: Rule, context: PassContext, *, inside: Rule | 
     nodes have the location of the node they replace. Raises :class:`CompilerBug` when replacements lead in a circle.
     """
     builder = context.builder(module)
-    walk = Rewriter(builder, rule, None if inside is None else Rewriter(builder, inside))
+    fired = context.fired
+    walk = Rewriter(builder, rule, None if inside is None else Rewriter(builder, inside, fired=fired), fired=fired)
     functions = tuple(f.with_outputs(walk(f.outputs)) for f in module.functions)
     return with_functions(module, functions, builder)
 
@@ -151,10 +160,13 @@ class Rewriter:
     ``inside``: what rewrites regions, by default itself.
     """
 
-    def __init__(self, builder: Builder, rule: Rule, inside: Rewriter | None = None) -> None:
+    def __init__(
+        self, builder: Builder, rule: Rule, inside: Rewriter | None = None, *, fired: Fired | None = None
+    ) -> None:
         self.builder = builder
         self.rule = rule
         self.inside = inside
+        self.fired = fired
         # None stands for the node's own results
         self._done: dict[Node, tuple[Value, ...] | None] = {}
         self._replaced: dict[Node, tuple[Value, ...]] = {}
@@ -220,6 +232,8 @@ class Rewriter:
             if value.dtype is not type.dtype or len(value.shape) != type.rank:
                 raise CompilerBug(f"{node!r} was replaced by a value of type {value.type}", stage="rewrite")
         self._replaced[node] = values
+        if self.fired is not None:
+            self.fired(self.rule, self.builder, node, values)
 
     def _rebuilt(self, node: Node) -> Node:
         done = self._done

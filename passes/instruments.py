@@ -10,11 +10,13 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from passes.base import Pass
+from passes.base import Pass, PassContext
 from tgc.errors import CompilerBug, VerificationError
+from tgc.ir.builder import Builder
 from tgc.ir.dims import evaluate, symbols
-from tgc.ir.graph import Array, Function, Module
+from tgc.ir.graph import Array, Function, Module, Node, Place, Value
 from tgc.ir.opdef import OpTable
+from tgc.ir.pattern import RuleSet
 from tgc.ir.printer import print_module
 from tgc.ir.types import TensorType
 from tgc.ir.verify import verify
@@ -162,17 +164,69 @@ def _outcome(
     return {name: (k.value, k.error) for name, k in named.items()}
 
 
+@dataclass(frozen=True)
+class FiredRule:
+    """A rule that was applied: by which pass, what it says and why, and where in the source."""
+
+    by: str
+    rule: str
+    because: str
+    places: tuple[Place, ...]
+
+
+@dataclass(frozen=True)
+class RuleRecord:
+    """Notes in ``fired`` which rewrite rules are applied, by running the passes of the names given once more."""
+
+    passes: Collection[str] = ("algebraic", "canonicalize")
+    fired: list[FiredRule] = field(default_factory=list)
+
+    def before(self, step: Step, module: Module) -> None:
+        name = step.of.name
+        if name not in self.passes:
+            return
+
+        def note(rule: object, builder: Builder, node: Node, values: tuple[Value, ...]) -> None:
+            found = rule.first(builder, node) if isinstance(rule, RuleSet) else None
+            text, because = _change(node, values), "" if found is None else found[0].because
+            if found is not None and isinstance(found[0].replacement, str):
+                text = f"{found[0].pattern} → {found[0].replacement}"
+            self.fired.append(FiredRule(name, text, because, builder.locations.get(node, ())))
+
+        step.of.run(module, PassContext(fired=note))
+
+    def after(self, step: Step, before: Module, after: Module) -> None:
+        pass
+
+
+def _change(node: Node, values: Sequence[Value]) -> str:
+    """What a rule did, as a rule: each value that it leaves alone has a letter."""
+    letters: dict[Value, str] = {}
+
+    def text(value: Value, depth: int) -> str:
+        inner = value.node
+        if value in letters or depth == 0 or not inner.operands:
+            number = inner.attributes.get("value") if inner.op == "constant" else None
+            return letters.setdefault(value, chr(ord("a") + len(letters) % 26)) if number is None else str(number)
+        return f"{inner.op}({', '.join(text(v, depth - 1) for v in inner.operands)})"
+
+    before = text(node.results[0], 2)
+    return f"{before} → {', '.join(text(v, 2) for v in values)}"
+
+
 def random_inputs(
-    module: Module, function: Function, rng: np.random.Generator, size: int
+    module: Module, function: Function, rng: np.random.Generator, size: int | Mapping[str, int]
 ) -> tuple[list[Array], dict[str, Array]]:
-    """Arrays for the function's parameters and the module's state, where symbolic dimensions are ``size``, as far as
-    their ranges allow. Floats are small multiples of 1/8, integers small: sums of them are exact."""
+    """Arrays for the function's parameters and the module's state, where symbolic dimensions are ``size``, of which a
+    mapping has one for each, as far as their ranges allow. Floats are small multiples of 1/8, integers small: sums of
+    them are exact."""
     types = [p.type for p in function.parameters]
     names = sorted({name for t in (*types, *(s.type for s in module.state.values())) for name in _symbols(t)})
     sizes = {}
     for name in names:
         low, high = module.ranges.get(name, (0, None))
-        sizes[name] = min(max(size, low), size if high is None else high)
+        wanted = size if isinstance(size, int) else size[name]
+        sizes[name] = min(max(wanted, low), wanted if high is None else high)
     return [_random(t, rng, sizes) for t in types], {
         name: _random(s.type, rng, sizes) for name, s in module.state.items()
     }

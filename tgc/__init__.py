@@ -28,6 +28,7 @@ _EXPORTS: Mapping[str, str] = {
     **dict.fromkeys(("jit", "export"), "tgc.frontend.jit"),
     **dict.fromkeys(("compile", "load"), "tgc.frontend.export"),
     "Options": "tgc.compiler",
+    "explain": "tgc.inspect.explain",
     **dict.fromkeys(("num_threads", "set_num_threads"), "tgc.backend.threads"),
     # transformations of functions
     **dict.fromkeys(

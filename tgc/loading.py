@@ -16,11 +16,11 @@ from tgc.backend.jit import Library
 from tgc.dtypes import named
 from tgc.errors import ParseError, TgcError, UserError
 from tgc.executable import runtime
+from tgc.ir.binding import bind_dimensions
 from tgc.ir.dims import evaluate
 from tgc.ir.graph import Array
 from tgc.ir.types import TensorType
 from tgc.kernels.program import Program, ProgramValue
-from tgc.reference import bind_dimensions
 from tgc.signature import FORMAT, signature
 
 _DAMAGED = (ValueError, KeyError, TypeError, IndexError, OverflowError, RecursionError)

@@ -6,7 +6,7 @@ f32, as kernels do). :func:`run_with_bounds` also gives, for every result, how f
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import NamedTuple, TypeAlias
@@ -17,8 +17,9 @@ from numpy.typing import ArrayLike, NDArray
 from tgc.dtypes import from_numpy
 from tgc.errors import CompilerBug, DTypeError, ShapeError
 from tgc.ir import dims
+from tgc.ir.binding import bind_dimensions
 from tgc.ir.builder import Builder
-from tgc.ir.dims import Dim, Expr
+from tgc.ir.dims import Expr
 from tgc.ir.graph import (
     Array,
     Attribute,
@@ -55,6 +56,10 @@ class _Known(NamedTuple):
     error: Floats | None
 
 
+# (node, its operands, what computes its results) -> its results, or others in their place
+Around: TypeAlias = Callable[[Node, Sequence[Array], Callable[[], Sequence[Array]]], Sequence[Array]]
+
+
 @dataclass(frozen=True)
 class _Context:
     """What is fixed while a function runs. ``bounded``: whether errors are wanted."""
@@ -64,6 +69,7 @@ class _Context:
     state: Mapping[str, Array]
     constants: Mapping[str, Array]
     bounded: bool
+    around: Around | None = None
 
 
 # -- the public functions ----------------------------------------------------------------------------------------
@@ -76,13 +82,15 @@ def run(
     state: Mapping[str, ArrayLike] | None = None,
     constants: Mapping[str, Constant | Array] | None = None,
     table: OpTable = OPS,
+    around: Around | None = None,
 ) -> tuple[tuple[Array, ...], dict[str, Array]]:
     """The results of ``function``, and the state after it.
 
+    ``around`` is called in place of every operation, those of regions included, in the order in which they run.
     Symbolic dimensions are bound by the inputs' and the state's shapes. Raises :class:`ShapeError` and
     :class:`DTypeError` for inputs that do not fit, or that break one of the function's constraints.
     """
-    known, after = _run(function, inputs, state or {}, constants or {}, table, bounded=False)
+    known, after = _run(function, inputs, state or {}, constants or {}, table, bounded=False, around=around)
     return tuple(k.value for k in known), {name: k.value for name, k in after.items()}
 
 
@@ -117,64 +125,6 @@ def run_graph(graph: Graph, inputs: Sequence[ArrayLike], *, table: OpTable = OPS
     return run(Function("graph", graph), inputs, table=table)[0]
 
 
-def bind_dimensions(types: Sequence[TensorType], shapes: Sequence[Sequence[int]]) -> dict[str, int]:
-    """The values of the symbolic dimensions of ``types`` that give ``shapes``.
-
-    Solves equations that are linear in one unknown until none is left, and checks all the others. Raises
-    :class:`ShapeError` if a shape does not fit, or does not determine a symbol.
-
-    >>> from tgc import dtypes
-    >>> n = dims.symbol("n")
-    >>> bind_dimensions([TensorType(dtypes.f32, (2 * n + 1, n // 2))], [(7, 1)])
-    {'n': 3}
-    """
-    equations: list[tuple[Dim, int, TensorType]] = []
-    for type_, shape in zip(types, shapes, strict=True):
-        if len(shape) != type_.rank:
-            raise ShapeError(f"expected {type_}, got the shape {tuple(shape)}")
-        equations += [(d, size, type_) for d, size in zip(type_.shape, shape, strict=True)]
-    known: dict[str, int] = {}
-    pending = equations
-    while pending:
-        left = []
-        for d, size, type_ in pending:
-            rest = dims.substitute(d, known)
-            if isinstance(rest, int):
-                if rest != size:
-                    raise ShapeError(f"expected {type_}, got {size} for the dimension {d}" + _because(d, known))
-            elif not _solve(rest, size, known):
-                left.append((d, size, type_))
-        if len(left) == len(pending):
-            unknown = sorted(set().union(*(dims.symbols(d) for d, _, _ in left)) - known.keys())
-            raise ShapeError(
-                f"the shapes do not determine the dimension {unknown[0]}", hint="pass it as a size of its own"
-            )
-        pending = left
-    return known
-
-
-def _because(d: Dim, known: Mapping[str, int]) -> str:
-    named = [f"{name} = {known[name]}" for name in sorted(dims.symbols(d))]
-    return f", which is {dims.evaluate(d, known)} for {', '.join(named)}" if named else ""
-
-
-def _solve(d: Expr, size: int, known: dict[str, int]) -> bool:
-    """Adds the symbol of ``d = size`` to ``known`` if ``d`` is linear in its only symbol."""
-    constant, factor, name = 0, 0, ""
-    for monomial, coefficient in d.terms:
-        if not monomial:
-            constant = coefficient
-        elif len(monomial) == 1 and monomial[0].op == "symbol" and not name:
-            factor, name = coefficient, str(monomial[0])
-        else:
-            return False
-    value, rest = divmod(size - constant, factor)
-    if rest or value < 0:
-        raise ShapeError(f"no dimension {name} makes {d} equal to {size}")
-    known[name] = value
-    return True
-
-
 def _run(
     function: Function,
     inputs: Sequence[ArrayLike],
@@ -183,6 +133,7 @@ def _run(
     table: OpTable,
     *,
     bounded: bool,
+    around: Around | None = None,
 ) -> tuple[list[_Known], dict[str, _Known]]:
     parameters = function.parameters
     if len(inputs) != len(parameters):
@@ -198,7 +149,7 @@ def _run(
     types = [p.type for p in parameters] + list(read.values())
     dimensions = bind_dimensions(types, [a.shape for a in arrays] + [before[name].shape for name in read])
     _check(function.constraints, dimensions)
-    context = _Context(table, dimensions, before, {k: _data(k, c) for k, c in constants.items()}, bounded)
+    context = _Context(table, dimensions, before, {k: _data(k, c) for k, c in constants.items()}, bounded, around)
     with np.errstate(all="ignore"):
         outputs = _outputs(context, function.outputs, [_Known(a, None) for a in arrays])
     count = len(function.results)
@@ -261,6 +212,15 @@ def _node(context: _Context, node: Node, operands: Sequence[_Known]) -> Sequence
         if name not in context.constants:
             raise CompilerBug(f"the constant {name} is not given", stage="reference")
         return (_Known(context.constants[name], None),)
+    around = context.around
+    if around is None:
+        return _operation(context, node, operands)
+    arrays = [k.value for k in operands]
+    results = around(node, arrays, lambda: [k.value for k in _operation(context, node, operands)])
+    return [_Known(y, None) for y in results]
+
+
+def _operation(context: _Context, node: Node, operands: Sequence[_Known]) -> Sequence[_Known]:
     if node.op in _CONTROL:
         return _CONTROL[node.op](context, node, operands)
     definition = context.table[node.op]
@@ -278,7 +238,7 @@ def _composite(
         raise CompilerBug(f"{definition.name} has neither a meaning nor a body", stage="reference")
     values = [parameter(i, _type_of(k.value)) for i, k in enumerate(operands)]
     results = definition.body(Builder(context.table), values, attributes)
-    return _outputs(replace(context, dimensions={}), results, operands)
+    return _outputs(replace(context, dimensions={}, around=None), results, operands)
 
 
 def _primitive(

@@ -159,7 +159,7 @@ def test_explain_tells_kernels_lines_work_and_reasons(model: Path, capsys: pytes
     assert "720 FLOP" in text
     assert f"{4 * (10 * 4 + 4 * 8 + 10 * 8)} B" in text
     line = MODEL.splitlines().index("    return (x @ W).relu()") + 1
-    assert [words.split() for words in text.splitlines() if words.startswith("    ")] == [
+    assert [words.split() for words in text.splitlines() if words.startswith("      ")] == [
         ["contract", "f32[10,", "8]", f"model.py:{line}"],
         ["relu", "f32[10,", "8]", f"model.py:{line}"],
     ]

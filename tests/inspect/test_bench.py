@@ -6,7 +6,8 @@ import pytest
 
 from tgc.cli import main
 from tgc.errors import UserError
-from tgc.inspect.bench import bench, current_limits
+from tgc.inspect.bench import bench
+from tgc.inspect.limits import current_limits
 from tgc.ir.parser import parse_module
 from tgc.ops import OPS
 from tgc.specialise import specialise

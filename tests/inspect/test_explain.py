@@ -1,10 +1,12 @@
 """Reports of what the compiler did: which op is in which kernel, how much work it is, and why kernels stay apart."""
 
+import json
+
+import numpy as np
 import pytest
 
 import tgc
 from tgc.dtypes import f32, f64
-from tgc.inspect import explain, explain_functions
 from tgc.inspect.work import node_flops
 from tgc.ir.builder import Builder
 from tgc.ir.dims import symbol
@@ -48,7 +50,7 @@ def test_a_loop_counts_each_iteration() -> None:
         ^(%i: i64[], %sum: f32[k], %row: f32[k]) { %0 = add(%sum, %row) return %0 })
       return %0
     } }"""
-    (report,) = explain(parse_module(text, OPS))
+    (report,) = tgc.explain(parse_module(text, OPS)).functions
     n, k = symbol("n"), symbol("k")
     assert [(kernel.flops, kernel.times) for kernel in report.kernels] == [(k, n)]
     assert (report.flops, report.bytes) == (n * k, 12 * n * k)
@@ -59,7 +61,7 @@ def test_every_operation_is_in_one_kernel_or_is_none() -> None:
     def f(x: tgc.Tensor) -> tgc.Tensor:
         return (x @ x.T).softmax(-1) + 1
 
-    (report,) = explain_functions(f)
+    (report,) = tgc.explain(f).functions
     ops = [operation.op for kernel in report.kernels for operation in kernel.operations]
     assert ops.count("contract") == ops.count("exp") == ops.count("reciprocal") == 1
     lines = {line for kernel in report.kernels for operation in kernel.operations for line in operation.lines}
@@ -70,6 +72,86 @@ def test_every_operation_is_in_one_kernel_or_is_none() -> None:
 
 def test_kernels_that_were_joined_are_not_called_apart() -> None:
     text = "module @m { func @f(%x: f32[4]) -> (f32[4]) { %0 = exp(%x) %1 = neg(%0) %2 = mul(%1, %0) return %2 } }"
-    (report,) = explain(parse_module(text, OPS))
+    (report,) = tgc.explain(parse_module(text, OPS)).functions
     assert len(report.kernels) == 1
     assert report.refusals == ()
+
+
+NET = """module @net {
+  state @w : f32[8, 8]
+  func @f(%x: f32[n, 8]) -> (f32[n, 8]) {
+    %0 = state @w : f32[8, 8]
+    %1 = contract(%x, %0) {spec = "mk,kn->mn"}
+    %2 = reshape(%1) {shape = [4*n, 2]}
+    %3 = exp(%2)
+    %4 = neg(%3)
+    %5 = neg(%4)
+    %6 = reshape(%5) {shape = [n, 8]}
+    %7 = contract(%6, %0) {spec = "mk,kn->mn"}
+    %8 = add(%0, %0)
+    assign @w = %8
+    return %7
+  }
+}"""
+
+
+def test_every_edge_between_kernels_says_why_it_is_one() -> None:
+    (report,) = tgc.explain(parse_module(NET, OPS)).functions
+    kernels = {kernel.id for kernel in report.kernels}
+    reasons = {(e.source, e.target): e.reasons for e in report.edges}
+    assert all(bool(why) == (set(edge) <= kernels) for edge, why in reasons.items())
+    assert {edge for edge in reasons if "k0" in edge} == {("input x", "k0"), ("state w", "k0"), ("k0", "k1")}
+    assert {target for _, target in reasons} - kernels == {"output out0", "assign w"}
+    assert reasons["k0", "k1"] == ("they are joined by a reshape, whose operand lies in memory",)
+
+
+def test_rules_that_were_applied_are_told_with_their_reason() -> None:
+    rules = [(r.by, r.rule, r.count) for r in tgc.explain(parse_module(NET, OPS)).rules]
+    assert ("algebraic", "neg(neg(x)) → x", 1) in rules
+    text = "module @m { func @f(%x: f32[3]) -> (f32[3]) { %0 = reshape(%x) {shape = [3]} return %0 } }"
+    assert [(r.by, r.rule) for r in tgc.explain(parse_module(text, OPS)).rules] == [("canonicalize", "reshape(a) → a")]
+
+
+def test_kernels_in_loops_are_joined_with_what_is_outside() -> None:
+    text = """module @m { func @f(%start: f32[k], %rows: f32[n, k]) -> (f32[k]) {
+      %0 = exp(%start)
+      %1 = scan(%0, %rows) {length = n, carries = 1, sequences = 1} (
+        ^(%i: i64[], %sum: f32[k], %row: f32[k]) { %0 = add(%sum, %row) return %0 })
+      return %1
+    } }"""
+    (report,) = tgc.explain(parse_module(text, OPS)).functions
+    edges = {(e.source, e.target): e.reasons for e in report.edges}
+    assert edges["k0", "k1"] == ("control flow stands between them",)
+    assert {("input rows", "k1"), ("k1", "output out0")} <= edges.keys()
+
+
+def test_kernels_are_timed_beside_what_the_machine_does() -> None:
+    explanation = tgc.explain(parse_module(NET, OPS), run=True)
+    (report,) = explanation.functions
+    assert explanation.limits is not None
+    assert all(kernel.seconds is not None and kernel.seconds > 0 for kernel in report.kernels)
+    assert report.seconds == pytest.approx(sum(kernel.seconds or 0 for kernel in report.kernels))
+    assert "measured" in explanation.text()
+
+
+def test_a_jitted_function_is_explained_in_each_of_its_forms() -> None:
+    f = tgc.jit(lambda x: -x.exp())
+    with pytest.raises(tgc.UserError, match="was not compiled yet"):
+        tgc.explain(f)
+    for size in (2, 3):
+        f(tgc.tensor(np.zeros(size, np.float32)))
+    explanation = tgc.explain(f)
+    assert [(s.signature, s.cause) for s in explanation.specialisations] == [
+        ("(f32[d0])", "a second size (argument 0, dimension 0: 2, then 3)")
+    ]
+    assert len(explanation.functions) == 1
+    assert "<lambda> was compiled for" in str(explanation)
+
+
+def test_an_explanation_is_data_too() -> None:
+    data = json.loads(tgc.explain(parse_module(NET, OPS)).json())
+    (function,) = data["functions"]
+    assert function["flops"] == {"formula": "264*n+64", "value": 264 * 32 + 64}
+    assert function["sizes"] == {"n": 32}
+    assert [kernel["id"] for kernel in function["kernels"]] == [f"k{i}" for i in range(len(function["kernels"]))]
+    assert {t["place"] for t in function["tensors"]} >= {"arena", "state"}

@@ -11,6 +11,7 @@ from tgc.backend.codegen import compile_module
 from tgc.backend.emit import emit_module
 from tgc.backend.host import host_target
 from tgc.backend.jit import KernelLibrary
+from tgc.ir.binding import bind_dimensions
 from tgc.ir.dims import evaluate
 from tgc.ir.graph import Graph, Value
 from tgc.ir.opdef import OpTable
@@ -18,7 +19,6 @@ from tgc.ir.types import Layout, TensorType
 from tgc.kernels.lowering import Lowering
 from tgc.kernels.verify import verify
 from tgc.ops import OPS
-from tgc.reference import bind_dimensions
 
 Array = NDArray[np.generic]
 Schedule = Callable[..., Lowering]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -115,6 +115,20 @@ class KernelLibrary:
 
         Raises :class:`CompilerBug` if an array does not fit its buffer, or in debug code on an access out of bounds.
         """
+        self.bound(name, arrays, dims, begin=begin, end=end)()
+        if self._debug:
+            self._check()
+
+    def bound(
+        self,
+        name: str,
+        arrays: Sequence[npt.NDArray[np.generic]],
+        dims: Mapping[str, int] | None = None,
+        *,
+        begin: int = 0,
+        end: int | None = None,
+    ) -> Callable[[], None]:
+        """The same call with its arguments made ready, for as long as the library and the arrays are there."""
         _, kernel = self._kernels[name]
         environment = dict(dims or {})
         if len(arrays) != len(kernel.buffers):
@@ -128,13 +142,10 @@ class KernelLibrary:
                 )
         pointers = (ctypes.c_void_p * max(1, len(arrays)))(*(array.ctypes.data for array in arrays))
         sizes = (ctypes.c_int64 * max(1, len(kernel.symbols)))(*(environment[s] for s in kernel.symbols))
-        scratch_bytes = evaluate(kernel.scratch_bytes, environment)
-        scratch = np.empty(scratch_bytes + SCRATCH_ALIGNMENT, np.uint8)
-        aligned = -(-scratch.ctypes.data // SCRATCH_ALIGNMENT) * SCRATCH_ALIGNMENT
+        scratch = np.empty(evaluate(kernel.scratch_bytes, environment) + SCRATCH_ALIGNMENT, np.uint8)
+        aligned = scratch[-scratch.ctypes.data % SCRATCH_ALIGNMENT :].ctypes.data_as(ctypes.c_void_p)
         last = evaluate(kernel.count, environment) if end is None else end
-        _KERNEL(self._library.address(name))(pointers, sizes, begin, last, aligned)
-        if self._debug:
-            self._check()
+        return functools.partial(_KERNEL(self._library.address(name)), pointers, sizes, begin, last, aligned)
 
     def _check(self) -> None:
         report = (ctypes.c_int64 * 4).from_address(self._library.address(OUT_OF_BOUNDS))

@@ -8,7 +8,9 @@ import click
 
 from tgc.cli.arguments import dim_option, example, level_option, make_options
 from tgc.cli.sources import load_source
-from tgc.inspect.bench import BenchReport, Limits, bench, current_limits
+from tgc.inspect.bench import BenchReport, bench
+from tgc.inspect.limits import Limits, current_limits
+from tgc.inspect.text import duration
 
 
 @click.command(
@@ -38,17 +40,7 @@ def bench_command(source: str, dims: tuple[str, ...], level: str, passes: str | 
 
 def _lines(report: BenchReport, limits: Limits) -> Iterator[str]:
     rate, moved = report.flops / report.best, report.bytes / report.best
-    yield f"{report.name}: {_time(report.best)} at best, {_time(report.median)} in the median of {report.calls} calls"
+    best, middle = duration(report.best), duration(report.median)
+    yield f"{report.name}: {best} at best, {middle} in the median of {report.calls} calls"
     yield f"  {rate / 1e9:.2f} GFLOP/s, {rate / limits.flops:.1%} of the peak"
     yield f"  {moved / 1e9:.2f} GB/s, {moved / limits.bandwidth:.1%} of main memory's; more is possible in caches"
-
-
-def _time(seconds: float) -> str:
-    """A duration in the unit that fits it.
-
-    >>> _time(0.0000123), _time(0.0456), _time(7)
-    ('12.3 µs', '45.6 ms', '7.0 s')
-    """
-    if seconds < 1e-3:
-        return f"{seconds * 1e6:.1f} µs"
-    return f"{seconds * 1e3:.1f} ms" if seconds < 1 else f"{seconds:.1f} s"

@@ -67,6 +67,15 @@ def jitted_functions(text: str) -> list[CompiledCallable]:
     return [f for f in dict.fromkeys(found) if f.specialisations]
 
 
+def called_function(text: str) -> CompiledCallable | None:
+    """The function that ``file.py:name`` names, if it has no types of its own and was called while it was imported."""
+    path, _, name = text.rpartition(":")
+    if not path.endswith(".py") or not Path(path).is_file():
+        return None
+    found = getattr(import_file(Path(path)), name, None)
+    return found if isinstance(found, CompiledCallable) and found.specs is None and found.specialisations else None
+
+
 def parse_dims(dims: tuple[str, ...]) -> dict[str, Range]:
     """The ranges that ``name=size``, ``name=low..high`` and ``name=low..`` state.
 

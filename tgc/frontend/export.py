@@ -66,8 +66,12 @@ def module_of(functions: Sequence[CompiledCallable], name: str) -> Module:
     called = [f.name for f in functions]
     if twice := sorted({n for n in called if called.count(n) > 1}):
         raise UserError(f"several functions are called {', '.join(twice)}", hint="rename one of them")
-    recorded = [(f, _record(f)) for f in functions]
-    names = state_names([f.function for f, _ in recorded], [t for _, r in recorded for t in r.state])
+    return joined([(f.function, _record(f)) for f in functions], name)
+
+
+def joined(recorded: Sequence[tuple[Callable[..., Any], Recorded]], name: str) -> Module:
+    """The graph of what was recorded of several functions."""
+    names = state_names([f for f, _ in recorded], [t for _, r in recorded for t in r.state])
     held: dict[str, State] = {}
     constants: dict[str, Constant] = {}
     numbers: dict[int, str] = {}

@@ -126,8 +126,8 @@ class _Specialisation:
     ) -> None:
         self.pattern = tuple(pattern)
         self.cause = cause
+        self.recorded = recorded
         self._given = given
-        self._recorded = recorded
         self._checked = -1
         self._writes = Writes()
         assigned = [recorded.state[int(name[1:])] for name, _ in recorded.function.assigns]
@@ -154,14 +154,14 @@ class _Specialisation:
         now = SETTINGS.ticks
         if self._checked == now:
             return True
-        if any(thing.settings() != settings for thing, settings in self._recorded.settings):
+        if any(thing.settings() != settings for thing, settings in self.recorded.settings):
             return False
         self._checked = now
         return True
 
     def changed(self) -> str:
         """Which setting differs from what it was."""
-        for thing, before in self._recorded.settings:
+        for thing, before in self.recorded.settings:
             after = thing.settings()
             if after != before:
                 names = sorted({str(name) for name, _ in set(before) ^ set(after)})
@@ -193,9 +193,9 @@ class _Specialisation:
             return Tensor(results) if self._type is None else Tensor.of(results, self._type)
         if isinstance(results, np.ndarray):
             results = (results,)
-        found, others = iter(map(Tensor, results)), iter(self._recorded.others)
-        leaves = [next(found) if is_tensor else next(others) for is_tensor in self._recorded.tensors]
-        return unflatten(self._recorded.structure, leaves)
+        found, others = iter(map(Tensor, results)), iter(self.recorded.others)
+        leaves = [next(found) if is_tensor else next(others) for is_tensor in self.recorded.tensors]
+        return unflatten(self.recorded.structure, leaves)
 
 
 class CompiledCallable:
@@ -224,6 +224,11 @@ class CompiledCallable:
         return tuple(
             ("(" + ", ".join(map(str, s.pattern)) + ")", s.cause) for found in self._known.values() for s in found
         )
+
+    @property
+    def recordings(self) -> tuple[Recorded, ...]:
+        """The graph of each compiled form, in the order of ``specialisations``."""
+        return tuple(s.recorded for found in self._known.values() for s in found)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if recording() is not None:

@@ -2,128 +2,129 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import PurePath
 
 from passes.base import all_nodes
 from passes.fusion import Fuser, Fusion, Refusal
-from passes.instruments import Step
+from passes.fusion_groups import is_alias
+from passes.instruments import RuleRecord, Step
 from tgc.compiler import Compiled, Options, lower_module
-from tgc.frontend.export import module_of
+from tgc.errors import UserError
+from tgc.frontend.export import joined, module_of
 from tgc.frontend.jit import CompiledCallable
+from tgc.inspect.explanation import Explanation
+from tgc.inspect.limits import measured_limits, on_threads
+from tgc.inspect.memory import fixed_tensors, source_lines, typical_sizes, workspace_of, workspace_tensors
+from tgc.inspect.native import NativeKernels, inputs_for
+from tgc.inspect.report import (
+    EdgeReport,
+    FunctionReport,
+    KernelReport,
+    OperationReport,
+    RefusalReport,
+    RuleReport,
+    SpecialisationReport,
+    total,
+)
 from tgc.inspect.work import node_flops, traffic
 from tgc.ir.dims import Dim
-from tgc.ir.graph import Graph, Module, Node, Place
-from tgc.kernels.program import Program
-from tgc.location import Site
+from tgc.ir.graph import Array, Function, Graph, Module, Node, Place, Value
 from tgc.ops import OPS
+from tgc.reference import run as run_reference
 
 _UNSAID = frozenset({"parameter", "constant"})
+_SECONDS = 0.02  # for each kernel that is timed
+_ALIASED = "they are joined by a reshape, whose operand lies in memory"
+_LOOPED = "control flow stands between them"
 
 
-@dataclass(frozen=True)
-class OperationReport:
-    """An operation of a kernel: its name, the type of its result, and the source lines that it comes from."""
+def explain(
+    source: Module | CompiledCallable | Sequence[CompiledCallable],
+    *,
+    options: Options | None = None,
+    run: bool = False,
+) -> Explanation:
+    """What becomes of a module, an exported function, several of them, or the compiled forms of a jitted one.
 
-    op: str
-    type: str
-    lines: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class KernelReport:
-    """A kernel, or the few that run one after the other for one fused region.
-
-    ``flops`` and ``bytes`` are of one run, if each array is touched once; it runs ``times`` times.
-    """
-
-    names: tuple[str, ...]
-    kind: str
-    operations: tuple[OperationReport, ...]
-    flops: Dim
-    bytes: Dim
-    times: Dim = 1
-
-
-@dataclass(frozen=True)
-class RefusalReport:
-    """Two operations in different kernels though one uses the other's result, and the reason."""
-
-    producer: OperationReport
-    consumer: OperationReport
-    reason: str
-
-
-@dataclass(frozen=True)
-class FunctionReport:
-    """A function: ``program`` tells its arrays and the size of its arena."""
-
-    name: str
-    program: Program
-    kernels: tuple[KernelReport, ...]
-    refusals: tuple[RefusalReport, ...]
-
-    @property
-    def flops(self) -> Dim:
-        """Arithmetic operations of a call."""
-        return _total((k.flops * k.times) for k in self.kernels)
-
-    @property
-    def bytes(self) -> Dim:
-        """Bytes that the kernels of a call read and write."""
-        return _total((k.bytes * k.times) for k in self.kernels)
-
-
-def _total(terms: Iterator[Dim]) -> Dim:
-    total: Dim = 0
-    for term in terms:
-        total = total + term
-    return total
-
-
-def explain(module: Module, options: Options | None = None) -> tuple[FunctionReport, ...]:
-    """A report of each function of ``module``, compiled under ``options``.
-
-    >>> from tgc.ir.parser import parse_module
-    >>> text = "module @m { func @f(%x: f32[n]) -> (f32[n]) { %0 = exp(%x) %1 = neg(%0) return %1 } }"
-    >>> (report,) = explain(parse_module(text, OPS))
-    >>> [operation.op for kernel in report.kernels for operation in kernel.operations]
-    ['exp', 'neg']
-    >>> print(report.flops, report.bytes)
-    2*n 8*n
-    """
-    options = options or Options()
-    record = _FusionRecord()
-    compiled = lower_module(module, replace(options, instruments=(*options.instruments, record)))
-    return tuple(
-        FunctionReport(name, program, *_kernels(record.fused[name], compiled))
-        for name, program in compiled.programs.items()
-        if name in record.fused
-    )
-
-
-def explain_functions(*functions: CompiledCallable, options: Options | None = None) -> tuple[FunctionReport, ...]:
-    """A report of each exported function.
+    ``run``: kernels are timed on this machine, on random inputs. Symbolic dimensions then have the largest size that
+    they may have, or 32. Raises :class:`UserError` for a jitted function that was not called yet.
 
     >>> import tgc
     >>> @tgc.export("f32[n]")
-    ... def double(x):
-    ...     return x + x
-    >>> [kernel.kind for kernel in explain_functions(double)[0].kernels]
-    ['pointwise']
+    ... def f(x):
+    ...     return -x.exp()
+    >>> (function,) = explain(f).functions
+    >>> [operation.op for kernel in function.kernels for operation in kernel.operations]
+    ['exp', 'neg']
+    >>> print(function.flops, function.bytes)
+    2*n 8*n
     """
-    return explain(module_of(functions, "explained"), options)
+    options = options or Options()
+    module, specialisations = _module(source)
+    fusion, rules = _FusionRecord(), RuleRecord()
+    compiled = lower_module(module, replace(options, instruments=(*options.instruments, fusion, rules)))
+    functions = tuple(
+        _Explainer(module, compiled, fusion.fused[name], run=run).report()
+        for name in compiled.programs
+        if name in fusion.fused
+    )
+    limits = None
+    if run:
+        with on_threads(1):
+            limits = measured_limits(1)
+    return Explanation(functions, _rules(rules), specialisations, limits, compiled)
+
+
+def _module(
+    source: Module | CompiledCallable | Sequence[CompiledCallable],
+) -> tuple[Module, tuple[SpecialisationReport, ...]]:
+    if isinstance(source, Module):
+        return source, ()
+    functions = [source] if isinstance(source, CompiledCallable) else list(source)
+    specialisations = specialisations_of(functions)
+    if not isinstance(source, CompiledCallable) or source.specs is not None:
+        return module_of(functions, "explained"), specialisations
+    recordings = source.recordings
+    if not recordings:
+        raise UserError(
+            f"{source.name} was not compiled yet, so that there is nothing to explain",
+            hint=f'call it before, or give the types of its arguments: tgc.jit({source.name}, "f32[batch, 784]")',
+        )
+    named = [
+        replace(r, function=replace(r.function, name=f"{source.name}_{i}" if i else source.name))
+        for i, r in enumerate(recordings)
+    ]
+    return joined([(source.function, r) for r in named], "explained"), specialisations
+
+
+def specialisations_of(functions: Sequence[CompiledCallable]) -> tuple[SpecialisationReport, ...]:
+    """The forms in which functions were compiled in this process, and why."""
+    return tuple(
+        SpecialisationReport(f.name, signature, cause) for f in functions for signature, cause in f.specialisations
+    )
+
+
+def _rules(record: RuleRecord) -> tuple[RuleReport, ...]:
+    counts: dict[tuple[str, str, str, tuple[str, ...]], int] = {}
+    for rule in record.fired:
+        key = (rule.by, rule.rule, rule.because, source_lines(rule.places))
+        counts[key] = counts.get(key, 0) + 1
+    return tuple(RuleReport(*key, count) for key, count in counts.items())
 
 
 @dataclass(frozen=True)
 class _Fused:
     """A function as fusion saw it and left it."""
 
-    graph: Graph
+    function: Function
     sources: Mapping[Node, tuple[Node, ...]]
     refusals: Sequence[Refusal]
-    locations: Mapping[Node, tuple[Place, ...]]
+    module: Module
+
+    @property
+    def locations(self) -> Mapping[Node, tuple[Place, ...]]:
+        return self.module.locations
 
 
 @dataclass(frozen=True)
@@ -138,54 +139,167 @@ class _FusionRecord:
         for function in module.functions:
             fuser = Fuser(OPS, function.outputs, step.of.max_ops)
             new = fuser.run()
-            graph = Graph(function.parameters, tuple(new[v] for v in function.outputs))
-            self.fused[function.name] = _Fused(graph, fuser.sources, fuser.refusals, module.locations)
+            fused = function.with_outputs(tuple(new[v] for v in function.outputs))
+            self.fused[function.name] = _Fused(fused, fuser.sources, fuser.refusals, module)
 
     def after(self, step: Step, before: Module, after: Module) -> None:
         pass
 
 
-def _kernels(fused: _Fused, compiled: Compiled) -> tuple[tuple[KernelReport, ...], tuple[RefusalReport, ...]]:
-    where = {source: node for node, sources in fused.sources.items() for source in sources}
-    kernels = tuple(_walk(fused.graph, fused, compiled, 1))
-    refusals = {
-        RefusalReport(_operation(r.producer, fused), _operation(r.consumer, fused), r.reason): None
-        for r in fused.refusals
-        if r.producer not in where or where[r.producer] is not where.get(r.consumer)
-    }
-    return kernels, tuple(refusals)
+@dataclass(frozen=True)
+class _Source:
+    """Where a value comes from: a kernel or an input by its id, through an alias or a loop or not."""
+
+    id: str
+    reason: str = ""
 
 
-def _walk(graph: Graph, fused: _Fused, compiled: Compiled, times: Dim) -> Iterator[KernelReport]:
-    """The kernels of a graph and of the regions of its control flow, in the order in which they run."""
-    for node in graph.nodes():
-        if node.op == "fusion":
-            yield _kernel(node, fused, compiled, times)
-        elif node.regions:
-            length = node.attributes.get("length", 1)
-            inner = times * length if isinstance(length, Dim) else times
-            for region in node.regions:
-                yield from _walk(region, fused, compiled, inner)
+class _Explainer:
+    """Reports one function."""
 
+    def __init__(self, module: Module, compiled: Compiled, fused: _Fused, *, run: bool) -> None:
+        self.fused = fused
+        self.compiled = compiled
+        self.program = compiled.programs[fused.function.name]
+        self.sizes = typical_sizes(self.program, module.ranges)
+        self.seconds = self._seconds() if run else {}
+        self.kernels: list[KernelReport] = []
+        self.ids: dict[Node, str] = {}
+        self.read: dict[tuple[str, str, str], set[str]] = {}
 
-def _kernel(node: Node, fused: _Fused, compiled: Compiled, times: Dim) -> KernelReport:
-    region = node.regions[0]
-    lowering = compiled.library.lowering(node)
-    inner = all_nodes(region.results)
-    sources = fused.sources.get(node, ())
-    return KernelReport(
-        tuple(stage.kernel.name for stage in lowering.stages),
-        str(node.attributes["kind"]),
-        tuple(_operation(source, fused) for source in sources if source.op not in _UNSAID),
-        _total(node_flops(n, OPS) for n in inner),
-        traffic(node.operands, node.results),
-        times,
-    )
+    def report(self) -> FunctionReport:
+        """What became of the function."""
+        function = self.fused.function
+        given = [(_Source(f"input {value.name}"),) for value in self.program.inputs]
+        results = self._walk(Graph(function.parameters, function.outputs), given, 1)
+        names = [f"output {value.name}" for value in self.program.outputs] + [
+            f"assign {n}" for n, _ in function.assigns
+        ]
+        for name, value, sources in zip(names, function.outputs, results, strict=True):
+            self._reads(sources, name, value)
+        refusals = self._refusals()
+        return FunctionReport(
+            function.name,
+            self.program,
+            tuple(self.kernels),
+            tuple(self._edge(*key, why, refusals) for key, why in self.read.items()),
+            refusals,
+            workspace_of(self.program),
+            workspace_tensors(self.compiled, function.name, self.sizes)
+            + fixed_tensors(self.compiled, function.name, self.fused.module),
+            self.sizes,
+        )
 
+    def _walk(self, graph: Graph, given: Sequence[tuple[_Source, ...]], times: Dim) -> list[tuple[_Source, ...]]:
+        """Notes the kernels of a graph and of the regions of its control flow, in the order in which they run.
 
-def _operation(node: Node, fused: _Fused) -> OperationReport:
-    places = fused.locations.get(node, ())
-    resolved = [place.resolve() if isinstance(place, Site) else place for place in places]
-    lines = dict.fromkeys(f"{PurePath(place.file).name}:{place.line}" for place in resolved)
-    name = str(node.attributes["name"]) if node.op in ("state", "literal") else node.op
-    return OperationReport(name, ", ".join(map(str, node.types)), tuple(lines))
+        ``given``: where the parameters come from. The same is told of the results.
+        """
+        found: dict[Value, tuple[_Source, ...]] = {}
+        for node in graph.nodes():
+            sources = [found[v] for v in node.operands]
+            if node.op == "parameter":
+                made = [given[int(node.attributes["index"])]]  # type: ignore[arg-type]
+            elif node.op in ("state", "literal"):
+                space = "state" if node.op == "state" else "constant"
+                made = [(_Source(f"{space} {node.attributes['name']}"),)]
+            elif node.op == "fusion":
+                made = [(_Source(self._kernel(node, sources, times)),)] * len(node.types)
+            elif is_alias(node):
+                made = [tuple(replace(s, reason=s.reason or _ALIASED) for s in sources[0])]
+            else:
+                made = self._control(node, sources, times)
+            found.update(zip(node.results, made, strict=True))
+        return [found[v] for v in graph.results]
+
+    def _control(self, node: Node, sources: list[tuple[_Source, ...]], times: Dim) -> list[tuple[_Source, ...]]:
+        def through(found: Sequence[tuple[_Source, ...]]) -> list[tuple[_Source, ...]]:
+            return [tuple(replace(s, reason=_LOOPED) for s in each) for each in found]
+
+        inside = through(sources)
+        length = node.attributes.get("length", 1)
+        inner = times * length if isinstance(length, Dim) else times
+        given = {"scan": [(), *inside], "cond": inside[1:]}.get(node.op, inside)
+        results = [self._walk(region, given, inner) for region in node.regions]
+        if node.op == "while_loop":
+            return through(results[1])
+        merged = [
+            tuple(dict.fromkeys(s for each in alternatives for s in each))
+            for alternatives in zip(*results, strict=True)
+        ]
+        return through(merged)
+
+    def _kernel(self, node: Node, sources: Sequence[tuple[_Source, ...]], times: Dim) -> str:
+        region = node.regions[0]
+        lowering = self.compiled.library.lowering(node)
+        inner = all_nodes(region.results)
+        made_of = self.fused.sources.get(node, ())
+        name = f"k{len(self.kernels)}"
+        self.ids.setdefault(node, name)
+        self.kernels.append(
+            KernelReport(
+                name,
+                tuple(stage.kernel.name for stage in lowering.stages),
+                str(node.attributes["kind"]),
+                tuple(self._operation(source) for source in made_of if source.op not in _UNSAID),
+                total(node_flops(n, OPS) for n in inner),
+                traffic(node.operands, node.results),
+                times,
+                total(stage.kernel.count * stage.cost for stage in lowering.stages),
+                self.seconds.get(node),
+            )
+        )
+        for value, each in zip(node.operands, sources, strict=True):
+            self._reads(each, name, value)
+        return name
+
+    def _reads(self, sources: Sequence[_Source], target: str, value: Value) -> None:
+        for source in sources:
+            self.read.setdefault((source.id, target, str(value.type)), set()).add(source.reason)
+
+    def _edge(
+        self, source: str, target: str, type_: str, found: set[str], refusals: Sequence[RefusalReport]
+    ) -> EdgeReport:
+        reasons = [r.reason for r in refusals if r.kernels == (source, target)]
+        known = {k.id for k in self.kernels}
+        if source in known and target in known and not reasons:
+            reasons = sorted(found - {""}) or ["the value is also needed elsewhere, and is read from memory"]
+        return EdgeReport(source, target, type_, tuple(dict.fromkeys(reasons)))
+
+    def _refusals(self) -> tuple[RefusalReport, ...]:
+        where = {source: node for node, sources in self.fused.sources.items() for source in sources}
+        found: dict[RefusalReport, None] = {}
+        for each in self.fused.refusals:
+            producer, consumer = where.get(each.producer), where.get(each.consumer)
+            if producer is None or producer is not consumer:
+                kernels = tuple(self.ids.get(n, "") if n is not None else "" for n in (producer, consumer))
+                report = RefusalReport(
+                    self._operation(each.producer),
+                    self._operation(each.consumer),
+                    each.reason,
+                    (kernels[0], kernels[1]),
+                )
+                found[report] = None
+        return tuple(found)
+
+    def _operation(self, node: Node) -> OperationReport:
+        name = str(node.attributes["name"]) if node.op in ("state", "literal") else node.op
+        lines = source_lines(self.fused.locations.get(node, ()))
+        return OperationReport(name, ", ".join(map(str, node.types)), lines)
+
+    def _seconds(self) -> dict[Node, float]:
+        """The measured time of each kernel."""
+        function, module = self.fused.function, self.fused.module
+        native = NativeKernels(self.compiled, self.sizes)
+        found: dict[Node, float] = {}
+
+        def timed(node: Node, operands: Sequence[Array], compute: Callable[[], Sequence[Array]]) -> Sequence[Array]:
+            if node.op != "fusion":
+                return compute()
+            results, seconds = native.timed(node, operands, 0.0 if node in found else _SECONDS)
+            found.setdefault(node, seconds)
+            return results
+
+        inputs, state = inputs_for(module, function, self.sizes)
+        run_reference(function, inputs, state=state, constants=module.constants, around=timed)
+        return found

@@ -154,6 +154,11 @@ class RuleSet:
 
     def __call__(self, builder: Builder, node: Node) -> tuple[Value, ...] | None:
         """The values that take the place of the node's results, or None if no rule applies."""
+        found = self.first(builder, node)
+        return None if found is None else found[1]
+
+    def first(self, builder: Builder, node: Node) -> tuple[Rule, tuple[Value, ...]] | None:
+        """The first rule that applies, with the values that take the place of the node's results."""
         rules = self._by_root.get(node.op)
         if not rules:
             return None
@@ -162,7 +167,7 @@ class RuleSet:
             index = rule.expression.index
             replacement = rule.apply(builder, results[index]) if index < len(results) else None
             if replacement is not None:
-                return (*results[:index], replacement, *results[index + 1 :])
+                return rule, (*results[:index], replacement, *results[index + 1 :])
         return None
 
 
