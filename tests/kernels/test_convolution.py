@@ -46,6 +46,10 @@ SHAPES: dict[str, tuple[Shape, Shape, Attributes]] = {
     "strided-and-dilated": ((1, 4, 12, 13), (16, 4, 3, 3), window(2, stride=2, dilation=2, padding=2)),
     "grouped": ((2, 8, 7, 7), (12, 2, 3, 3), window(2, groups=4, padding=1)),
     "depthwise": ((2, 40, 9, 9), (40, 1, 3, 3), window(2, stride=2, padding=1, groups=40)),
+    "depthwise-rows": ((2, 4, 21, 40), (12, 1, 3, 3), window(2, padding=1, groups=4)),
+    "depthwise-line": ((2, 6, 1200), (6, 1, 4), window(1, stride=3, padding=1, groups=6)),
+    "depthwise-volume": ((1, 2, 4, 9, 20), (2, 1, 2, 3, 2), window(3, padding=1, groups=2)),
+    "one-output": ((1, 2, 20, 70), (1, 2, 5, 5), window(2, padding=2, dilation=2)),
     "uneven": ((2, 4, 7, 7), (6, 2, 3, 2), UNEVEN),
     "wide": ((1, 3, 5, 150), (8, 3, 3, 5), window(2, padding=1)),
     "one-dimension": ((2, 3, 200), (8, 3, 5), window(1, stride=3, padding=2)),
@@ -53,6 +57,7 @@ SHAPES: dict[str, tuple[Shape, Shape, Attributes]] = {
     "large-filter": ((1, 2, 9, 9), (3, 2, 9, 9), window(2, padding=2)),
     "unknown-batch": ((N, 6, 8, 8), (20, 6, 3, 3), window(2, padding=1)),
     "unknown-channels": ((N, 2 * C, 6, 7), (2 * O, C, 3, 2), window(2, groups=2)),
+    "unknown-rows": ((N, 3, H, W), (3, 1, 3, 3), window(2, stride=2, padding=1, dilation=2, groups=3)),
     "unknown-sizes": ((N, 6, H, W), (36, 3, 3, 2), window(2, stride=2, padding=1, dilation=2, groups=2)),
 }
 
@@ -104,7 +109,7 @@ def sizes_of(name: str) -> Iterator[dict[str, int]]:
         yield from ({"n": size} for size in (0, 1, 7, 33))
     elif name == "unknown-channels":
         yield from ({"n": n, "c": c, "o": o} for n, c, o in ((2, 3, 5), (1, 20, 40)))
-    elif name == "unknown-sizes":
+    elif name in ("unknown-rows", "unknown-sizes"):
         yield from ({"n": n, "h": h, "w": w} for n, h, w in ((3, 11, 23), (1, 5, 3), (0, 7, 7), (1, 40, 130)))
     else:
         yield {}
@@ -130,6 +135,15 @@ def test_a_filter_gradient_without_an_epilogue(compiled: Callable, name: str) ->
     for sizes in sizes_of(name):
         inputs = arrays(graph, **sizes)
         check(runner(*inputs, **sizes), graph, inputs, **sizes)
+
+
+@pytest.mark.parametrize("op", [FORWARD, INPUT])
+@pytest.mark.parametrize(("name", "rows"), [("depthwise-rows", True), ("one-output", True), ("padded", False)])
+def test_few_channels_of_row_major_images_go_row_by_row(name: str, rows: bool, op: str) -> None:
+    """There is no filter to pack."""
+    for last, stages in ((False, 1 if rows else 2), (True, 2)):
+        graph = region(op, *SHAPES[name], last=last)
+        assert len(lower(graph, name="kernel", target=AVX512, table=OPS).stages) == stages
 
 
 @pytest.mark.parametrize("op", OPS_UNDER_TEST)

@@ -4,7 +4,8 @@ Output channels lie in the lanes, neighbouring positions of the result are the r
 the taps and input channels. The source is not unfolded: one iteration copies the patch that its block of positions
 covers to scratch, with its border of zeros, and the tiles read it in place. The filter is packed by a first stage
 into panels [group, panel, tap, input channel, lane]. Where groups have a single channel (depthwise) there is nothing
-to broadcast: channels lie in the lanes of the source too.
+to broadcast: channels lie in the lanes of the source too. Few channels of row-major images are left to
+:mod:`tgc.kernels.convolution_rows`.
 
 The loop of a tile runs at the machine's peak. What is left to lose is relayout, so whatever lies along another
 dimension than the one it is wanted along is turned in registers, square by square.
@@ -22,7 +23,7 @@ from tgc.ir.dims import Dim
 from tgc.ir.graph import Graph
 from tgc.ir.kinds import OpKind
 from tgc.ir.opdef import OpTable
-from tgc.kernels import filter_gradient
+from tgc.kernels import convolution_rows, filter_gradient
 from tgc.kernels.access import Evaluator
 from tgc.kernels.builder import KernelBuilder
 from tgc.kernels.convolution_packing import packing_stage
@@ -47,6 +48,8 @@ def lower(region: Graph, *, name: str, target: Target, table: OpTable) -> Loweri
         return filter_gradient.lower(region, anchor, name=name, target=target, table=table)
     require_plain_results(region)
     plan = plan_convolution(anchor, target)
+    if convolution_rows.takes(plan, region, table):
+        return convolution_rows.lower(plan, region, name=name, target=target, table=table)
     return Lowering(
         (packing_stage(plan, region, f"{name}_pack", table), _Product(plan, region, name, table).stage()),
         {"t0": plan.packed},
