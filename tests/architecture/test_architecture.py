@@ -45,7 +45,13 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         *("tgc.loading", "tgc.specialise", "tgc.artifacts"),
     ),
     (
-        *("tgc.frontend.tree", "tgc.frontend.session", "tgc.frontend.trace", "tgc.frontend.reverse"),
+        *(
+            "tgc.frontend.tree",
+            "tgc.frontend.initial",
+            "tgc.frontend.session",
+            "tgc.frontend.trace",
+            "tgc.frontend.reverse",
+        ),
         *("tgc.frontend.base", "tgc.frontend.arithmetic"),
         *("tgc.frontend.*", "tgc.frontend.tensor", "tgc.frontend.random", "tgc.frontend.functions.*"),
         *("tgc.frontend.functions", "tgc.frontend.region", "tgc.frontend.control"),

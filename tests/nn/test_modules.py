@@ -2,6 +2,8 @@
 
 import copy
 import pickle
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,10 @@ from safetensors.numpy import load_file
 
 import tgc
 from tgc import nn
+from tgc.dtypes import f32
 from tgc.errors import UserError
+from tgc.frontend.initial import Initial
+from tgc.ir.types import TensorType
 
 
 class Block(nn.Module):
@@ -130,3 +135,35 @@ def test_operators_do_not_change_state_in_place() -> None:
 def test_a_module_without_forward_says_so() -> None:
     with pytest.raises(UserError, match=r"Empty has no forward\(\)"):
         type("Empty", (nn.Module,), {})()(1)
+
+
+def test_weights_that_are_loaded_are_never_drawn() -> None:
+    weight = nn.Parameter(Initial(TensorType(f32, (2,)), lambda: pytest.fail("drawn")))
+    holder = nn.Module()
+    holder.weight = weight
+    holder.load_state_dict({"weight": np.ones(2, np.float32)})
+    np.testing.assert_array_equal(weight.numpy(), np.ones(2))
+
+
+def test_first_values_do_not_depend_on_who_looks_first() -> None:
+    tgc.manual_seed(3)
+    a, b = nn.Linear(3, 5), nn.Linear(5, 4)
+    tgc.manual_seed(3)
+    first = nn.Linear(3, 5).weight.numpy()
+    second = nn.Linear(5, 4).weight.numpy()
+    tgc.manual_seed(4)
+    np.testing.assert_array_equal(b.weight.numpy(), second)
+    np.testing.assert_array_equal(a.weight.numpy(), first)
+
+
+def test_threads_that_look_first_together_find_one_array() -> None:
+    both = threading.Barrier(2)
+
+    def make() -> np.ndarray:
+        both.wait(60)
+        return np.zeros(2, np.float32)
+
+    weight = nn.Parameter(Initial(TensorType(f32, (2,)), make))
+    with ThreadPoolExecutor(2) as pool:
+        first, second = (pool.submit(lambda: weight.array) for _ in range(2))
+        assert first.result() is second.result() is weight.array

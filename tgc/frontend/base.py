@@ -10,6 +10,7 @@ import numpy as np
 
 from tgc.dtypes import DType
 from tgc.errors import TraceError, UserError
+from tgc.frontend.initial import Initial
 from tgc.frontend.reverse import backward_from
 from tgc.frontend.trace import (
     Epoch,
@@ -44,9 +45,9 @@ class BaseTensor:
     is_mutable = False
     grad: Any  # a tensor of the same kind, or None
 
-    def __init__(self, array: Array, *, requires_grad: bool = False) -> None:
-        self._array: Array | None = array
-        self._type = type_of(array)
+    def __init__(self, array: Array | Initial, *, requires_grad: bool = False) -> None:
+        self._array: Array | None = None if isinstance(array, Initial) else array
+        self._type = array.type if isinstance(array, Initial) else type_of(array)
         self._epoch: Trace | None = None
         self._value: Value | None = None
         self.requires_grad = requires_grad
@@ -289,16 +290,17 @@ class Writes:
 class MutableTensor(BaseTensor):
     """State: a tensor whose array changes by :meth:`assign` and by compiled functions that assign it.
 
-    The array stays the same object. A value that was assigned by :func:`assign_soon` and is not computed yet is kept as
-    the tensor's value in the lazy graph.
+    The array stays the same object, once somebody has asked for it. A value that was assigned by :func:`assign_soon`
+    and is not computed yet is kept as the tensor's value in the lazy graph.
     """
 
-    __slots__ = ("_writes",)
+    __slots__ = ("_initial", "_writes")
 
     is_mutable = True
 
-    def __init__(self, array: Array, *, requires_grad: bool = False) -> None:
+    def __init__(self, array: Array | Initial, *, requires_grad: bool = False) -> None:
         super().__init__(array, requires_grad=requires_grad)
+        self._initial = array if isinstance(array, Initial) else None
         self._writes = [Writes()]
 
     @property
@@ -314,10 +316,17 @@ class MutableTensor(BaseTensor):
     def array(self) -> Array:
         """The state's own array, up to date."""
         self.commit()
-        array = self._array
-        if array is None:
-            raise TraceError("a state without an array")
-        return array
+        return self._begun() if self._array is None else self._array
+
+    def _begun(self) -> Array:
+        """The array, made from its initial values if nobody has looked before."""
+        initial = self._initial
+        if self._array is None:
+            if initial is None:
+                raise TraceError("a state without an array")
+            self._array = initial.array
+        self._initial = None
+        return self._array
 
     def commit(self) -> None:
         """Computes a value that was assigned soon."""
@@ -338,6 +347,8 @@ class MutableTensor(BaseTensor):
         if type_of(array) != self._type:
             raise UserError(f"a state of type {self._type} cannot become {type_of(array)}", location=here())
         evaluate_pending()
+        if self._array is None:
+            self._array, self._initial = np.empty(array.shape, self.dtype.numpy), None
         np.copyto(self.array, array)
         self._writes[0].count += 1
 

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 
 from tgc.dtypes import DType, f32, i64, u32, u64
 from tgc.errors import DTypeError, UserError
 from tgc.frontend.base import MutableTensor
+from tgc.frontend.initial import Initial
 from tgc.frontend.movement import given_dims
 from tgc.frontend.tensor import Tensor, Variable
 from tgc.frontend.trace import here, recording
@@ -24,6 +26,7 @@ from tgc.ir.graph import Array, Value
 from tgc.ir.types import TensorType
 from tgc.ops import OPS
 from tgc.ops.composite import size_of
+from tgc.ops.random import Words
 
 _PIECE = 1 << 14
 
@@ -77,32 +80,51 @@ class Generator:
             self.counter.assign(self.counter.emit(lambda builder, x: _moved(builder, x, shape)))
         return self.key.apply("random_bits", counter, attributes={"shape": tuple(shape)})
 
-    def numpy_bits(self, size: int) -> Array:
+    def numpy_bits(self, size: int) -> Words:
         """``size`` random u32 at once, without compiling anything: what initial values are made from."""
-        meaning = OPS["random_bits"].evaluate
-        if meaning is None:
-            raise UserError("random_bits has no meaning in NumPy")
-        first, found = self._advance(size), np.empty(size, np.uint32)
-        # in pieces that stay in the cache
-        for begin in range(0, size, _PIECE):
-            length = min(_PIECE, size - begin)
-            counter = np.add(first, np.uint64(begin))
-            types = [TensorType(u32, (length,))]
-            (found[begin : begin + length],) = meaning([self.key.array, counter], {"shape": (length,)}, types)
-        return found
+        return self._later(size)()
 
-    def numpy_uniform(self, low: float, high: float, shape: Sequence[int]) -> Array:
+    def _later(self, size: int) -> Callable[[], Words]:
+        """As :meth:`numpy_bits`, drawn now and computed when it is called."""
+        return partial(_words, self.key.array.copy(), self._advance(size), size)
+
+    def initial_uniform(self, low: float, high: float, shape: Sequence[int]) -> Initial:
         """f32 in [low, high) as :func:`uniform` gives them, bit for bit."""
-        unit = (self.numpy_bits(math.prod(shape)) >> np.uint32(8)).astype(np.float32) * np.float32(2.0**-24)
-        return (unit * np.float32(high - low) + np.float32(low)).reshape(shape)
+        words = self._later(math.prod(shape))
 
-    def numpy_normal(self, shape: Sequence[int]) -> Array:
+        def make() -> Array:
+            unit = (words() >> np.uint32(8)).astype(np.float32) * np.float32(2.0**-24)
+            return (unit * np.float32(high - low) + np.float32(low)).reshape(shape)
+
+        return Initial(TensorType(f32, shape), make)
+
+    def initial_normal(self, shape: Sequence[int]) -> Initial:
         """f32 of the standard normal distribution, computed in f64 and rounded once."""
         size = math.prod(shape)
-        bits = self.numpy_bits(2 * size)
-        u, v = (half.astype(np.float64) for half in (bits[:size] >> np.uint32(8), bits[size:] >> np.uint32(8)))
-        radius = np.sqrt(-2 * np.log((u + 1) * 2.0**-24))
-        return (radius * np.cos(2 * math.pi * 2.0**-24 * v)).astype(np.float32).reshape(shape)  # type: ignore[no-any-return]
+        words = self._later(2 * size)
+
+        def make() -> Array:
+            high = words() >> np.uint32(8)
+            u, v = high[:size].astype(np.float64), high[size:].astype(np.float64)
+            radius = np.sqrt(-2 * np.log((u + 1) * 2.0**-24))
+            return (radius * np.cos(2 * math.pi * 2.0**-24 * v)).astype(np.float32).reshape(shape)  # type: ignore[no-any-return]
+
+        return Initial(TensorType(f32, shape), make)
+
+
+def _words(key: Words, first: Array, size: int) -> Words:
+    """``size`` words of the stream of ``key`` from the counter ``first`` on."""
+    meaning = OPS["random_bits"].evaluate
+    if meaning is None:
+        raise UserError("random_bits has no meaning in NumPy")
+    found = np.empty(size, np.uint32)
+    # in pieces that stay in the cache
+    for begin in range(0, size, _PIECE):
+        length = min(_PIECE, size - begin)
+        counter = np.add(first, np.uint64(begin))
+        types = [TensorType(u32, (length,))]
+        (found[begin : begin + length],) = meaning([key, counter], {"shape": (length,)}, types)
+    return found
 
 
 def _moved(builder: Builder, counter: Value, shape: Sequence[Dim]) -> Value:

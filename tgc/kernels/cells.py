@@ -211,9 +211,7 @@ class Rows(Cells):
             tree = across(point.nested(), position, self.reduced_indices(position, outer))
             return tree.join(state, tree.fold(0, last))
 
-        return regrouped(
-            folds, replace(self.tree(folds, row, 1), ways=1, levels=self.levels).fold(low, high)
-        )
+        return regrouped(folds, replace(self.tree(folds, row, 1), ways=1, levels=self.levels).fold(low, high))
 
     def _walk(self, point: Point, kept: Sequence[Index]) -> None:
         """Writes the results of the whole shape."""

@@ -11,6 +11,7 @@ import numpy as np
 
 from tgc.errors import UserError
 from tgc.frontend.base import BaseTensor, MutableTensor
+from tgc.frontend.initial import Initial
 from tgc.frontend.tensor import Variable, tensor
 from tgc.frontend.trace import SETTINGS, evaluate_pending, function_trace, here, type_of
 from tgc.ir.graph import Array
@@ -30,7 +31,8 @@ class Parameter(Variable):
     __slots__ = ()
 
     def __init__(self, data: Any) -> None:
-        super().__init__(tensor(data, requires_grad=True).array, requires_grad=True)
+        given = data if isinstance(data, Initial) else tensor(data, requires_grad=True).array
+        super().__init__(given, requires_grad=True)
 
 
 class Buffer(Variable):

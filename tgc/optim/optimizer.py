@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from tgc.errors import TraceError, UserError
 from tgc.frontend.base import MutableTensor, assign_all
+from tgc.frontend.initial import Initial
 from tgc.frontend.jit import CompiledCallable, jit
 from tgc.frontend.tensor import Tensor, Variable, tensor
 from tgc.frontend.trace import SETTINGS, evaluate_pending, function_trace, here, no_grad, recording
@@ -73,7 +75,7 @@ class Optimizer:
         """The quantity ``name`` of each parameter, zeros at first."""
         found = self._slots.get(name)
         if found is None:
-            found = tuple(Variable(np.zeros_like(p.array)) for p in self.parameters)
+            found = tuple(Variable(Initial(p.type, partial(np.zeros, p.shape, p.dtype.numpy))) for p in self.parameters)
             self._slots[name] = found
         return found
 
