@@ -18,9 +18,9 @@ from tgc.reference import run
 from tgc.target import baseline
 
 SCAN = """module @m {
-  func @f(%h: f32[32, 64], %w: f32[64, 64]) -> (f32[32, 64]) {
+  func @f(%h: f32[512, 512], %w: f32[512, 512]) -> (f32[512, 512]) {
     %0 = scan(%h, %w) {length = 4, carries = 1, sequences = 0} (
-      ^(%i: i64[], %a: f32[32, 64], %b: f32[64, 64]) {
+      ^(%i: i64[], %a: f32[512, 512], %b: f32[512, 512]) {
         %0 = contract(%a, %b) {spec = "ij,kj->ik"}
         return %0
     })
@@ -28,11 +28,11 @@ SCAN = """module @m {
   }
 }"""
 NESTED = """module @m {
-  func @f(%h: f32[32, 64], %w: f32[64, 64]) -> (f32[32, 64]) {
+  func @f(%h: f32[512, 512], %w: f32[512, 512]) -> (f32[512, 512]) {
     %0 = scan(%h, %w) {length = 2, carries = 1, sequences = 0} (
-      ^(%i: i64[], %a: f32[32, 64], %b: f32[64, 64]) {
+      ^(%i: i64[], %a: f32[512, 512], %b: f32[512, 512]) {
         %0 = scan(%a, %b) {length = 2, carries = 1, sequences = 0} (
-          ^(%j: i64[], %c: f32[32, 64], %d: f32[64, 64]) {
+          ^(%j: i64[], %c: f32[512, 512], %d: f32[512, 512]) {
             %0 = contract(%c, %d) {spec = "ij,kj->ik"}
             return %0
         })
@@ -42,14 +42,14 @@ NESTED = """module @m {
   }
 }"""
 WHILE = """module @m {
-  func @f(%h: f32[32, 64], %w: f32[64, 64]) -> (f32[32, 64]) {
+  func @f(%h: f32[512, 512], %w: f32[512, 512]) -> (f32[512, 512]) {
     %0 = constant() {value = 0, dtype = i64}
     %1:2 = while_loop(%h, %0, %w) {carries = 2} (
-      ^(%a: f32[32, 64], %n: i64[], %b: f32[64, 64]) {
+      ^(%a: f32[512, 512], %n: i64[], %b: f32[512, 512]) {
         %0 = constant() {value = 3, dtype = i64}
         %1 = lt(%n, %0)
         return %1
-      }, ^(%a: f32[32, 64], %n: i64[], %b: f32[64, 64]) {
+      }, ^(%a: f32[512, 512], %n: i64[], %b: f32[512, 512]) {
         %0 = contract(%a, %b) {spec = "ij,kj->ik"}
         %1 = constant() {value = 1, dtype = i64}
         %2 = add(%n, %1)
@@ -59,9 +59,9 @@ WHILE = """module @m {
   }
 }"""
 CHANGING = """module @m {
-  func @f(%h: f32[32, 64], %w: f32[64, 64]) -> (f32[32, 64]) {
+  func @f(%h: f32[512, 512], %w: f32[512, 512]) -> (f32[512, 512]) {
     %0:2 = scan(%h, %w) {length = 4, carries = 2, sequences = 0} (
-      ^(%i: i64[], %a: f32[32, 64], %b: f32[64, 64]) {
+      ^(%i: i64[], %a: f32[512, 512], %b: f32[512, 512]) {
         %0 = contract(%a, %b) {spec = "ij,kj->ik"}
         %1 = neg(%b)
         return %0, %1
@@ -96,14 +96,14 @@ def test_what_a_loop_captures_is_packed_before_it(text: str, rng: np.random.Gene
     program = lower_module(module).programs["f"]
     assert len(packs(program)) == 1
     assert not [kernel for kernel in repeated(program.steps) if kernel.endswith("_pack")]
-    inputs = [signs(rng, 32, 64), signs(rng, 64, 64)]
+    inputs = [signs(rng, 512, 512), signs(rng, 512, 512)]
     (found,) = compile_function(module.functions[0], options=Options(cached=False, debug=True)).run(inputs)
     np.testing.assert_array_equal(found, run(module.functions[0], inputs)[0][0])
 
 
 def test_what_a_loop_carries_is_packed_in_it(rng: np.random.Generator) -> None:
     module = parse_module(CHANGING, OPS)
-    inputs = [signs(rng, 32, 64), signs(rng, 64, 64)]
+    inputs = [signs(rng, 512, 512), signs(rng, 512, 512)]
     (found,) = compile_function(module.functions[0], options=Options(cached=False, debug=True)).run(inputs)
     np.testing.assert_array_equal(found, run(module.functions[0], inputs)[0][0])
 
