@@ -19,7 +19,7 @@ _EXPORTS: Mapping[str, str] = {
         "tgc.dtypes",
     ),
     # errors
-    **dict.fromkeys(("TgcError", "UserError", "CompilerBug"), "tgc.errors"),
+    **dict.fromkeys(("TgcError", "UserError", "NonFiniteError", "CompilerBug"), "tgc.errors"),
     # tensors
     **dict.fromkeys(("Tensor", "Variable", "tensor", "no_grad"), "tgc.frontend.tensor"),
     "assign_all": "tgc.frontend.base",
@@ -29,6 +29,7 @@ _EXPORTS: Mapping[str, str] = {
     **dict.fromkeys(("compile", "load"), "tgc.frontend.export"),
     "Options": "tgc.compiler",
     "explain": "tgc.inspect.explain",
+    "debug_nans": "tgc.frontend.nonfinite",
     **dict.fromkeys(("num_threads", "set_num_threads"), "tgc.backend.threads"),
     # transformations of functions
     **dict.fromkeys(

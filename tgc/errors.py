@@ -70,6 +70,10 @@ class UnsupportedError(UserError):
     """Something that tgc does not do, said clearly instead of done wrongly."""
 
 
+class NonFiniteError(UserError, FloatingPointError):
+    """A NaN or an infinity that an op made, where :func:`tgc.debug_nans` looks for them."""
+
+
 class CompilerBug(TgcError):
     """A fault of tgc itself. ``ir`` is the text that reproduces it, ``stage`` the pass or schedule that failed."""
 

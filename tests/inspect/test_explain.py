@@ -129,7 +129,7 @@ def test_kernels_are_timed_beside_what_the_machine_does() -> None:
     explanation = tgc.explain(parse_module(NET, OPS), run=True)
     (report,) = explanation.functions
     assert explanation.limits is not None
-    assert all(kernel.seconds is not None and kernel.seconds > 0 for kernel in report.kernels)
+    assert all(kernel.seconds is not None and kernel.seconds >= 0 for kernel in report.kernels)
     assert report.seconds == pytest.approx(sum(kernel.seconds or 0 for kernel in report.kernels))
     assert "measured" in explanation.text()
 

@@ -20,6 +20,7 @@ import numpy as np
 from tgc.compiler import compile_function
 from tgc.errors import TraceError, UserError
 from tgc.executable import CompiledFunction
+from tgc.frontend import nonfinite
 from tgc.frontend.base import BaseTensor, MutableTensor, Writes
 from tgc.frontend.signature import check_arguments, covers, generalised, mismatch, parse_specs
 from tgc.frontend.tensor import Tensor
@@ -178,17 +179,18 @@ class _Specialisation:
 
     def run(self, arrays: Sequence[Array]) -> Any:
         """One native call."""
+        call = self._guarded if nonfinite.wanted() else self._call
         if self.assigns:
             evaluate_pending()
             if self._sources:
                 self._prepare()
-            results = self._call(*arrays)
+            results = call(*arrays)
             self._writes.count += 1
         else:
             commit_assigned()
             if self._sources:
                 self._prepare()
-            results = self._call(*arrays)
+            results = call(*arrays)
         if self._single:
             return Tensor(results) if self._type is None else Tensor.of(results, self._type)
         if isinstance(results, np.ndarray):
@@ -196,6 +198,12 @@ class _Specialisation:
         found, others = iter(map(Tensor, results)), iter(self.recorded.others)
         leaves = [next(found) if is_tensor else next(others) for is_tensor in self.recorded.tensors]
         return unflatten(self.recorded.structure, leaves)
+
+    def _guarded(self, *arrays: Array) -> Any:
+        """The call, with a look at what it gives."""
+        recorded = self.recorded
+        state, constants = ([t.array for t in tensors] for tensors in (recorded.state, recorded.constants))
+        return nonfinite.guarded(self._call, recorded.function, arrays, state, constants, recorded.locations)
 
 
 class CompiledCallable:

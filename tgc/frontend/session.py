@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from tgc.compiler import compile_function
 from tgc.executable import CompiledFunction
+from tgc.frontend import nonfinite
 from tgc.ir.graph import Array, Function, Graph, Value, parameter, topological
 
 if TYPE_CHECKING:
@@ -31,7 +32,12 @@ class Session:
             found = self._compile(outputs, epoch)
             self._remember(outputs, found)
         compiled, used = found
-        return compiled.run([epoch.leaves[i].array for i in used])
+        results = compiled.run([epoch.leaves[i].array for i in used])
+        if nonfinite.wanted():
+            graph = Graph(tuple(parameter(i, leaf.type) for i, leaf in enumerate(epoch.leaves)), outputs)
+            leaves = [leaf.array for leaf in epoch.leaves]
+            nonfinite.check(Function("lazy", graph), results, leaves, {}, {}, epoch.builder.locations)
+        return results
 
     def _compile(self, outputs: tuple[Value, ...], epoch: Epoch) -> tuple[CompiledFunction, tuple[int, ...]]:
         """The native code, and which leaves it takes. Leaves that nothing needs do not make a graph another one."""

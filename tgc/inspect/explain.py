@@ -8,7 +8,8 @@ from dataclasses import dataclass, field, replace
 from passes.base import all_nodes
 from passes.fusion import Fuser, Fusion, Refusal
 from passes.fusion_groups import is_alias
-from passes.instruments import RuleRecord, Step
+from passes.instruments import RuleRecord
+from passes.instruments import Step as PassStep
 from tgc.compiler import Compiled, Options, lower_module
 from tgc.errors import UserError
 from tgc.frontend.export import joined, module_of
@@ -28,8 +29,9 @@ from tgc.inspect.report import (
     total,
 )
 from tgc.inspect.work import node_flops, traffic
-from tgc.ir.dims import Dim
+from tgc.ir.dims import Dim, evaluate
 from tgc.ir.graph import Array, Function, Graph, Module, Node, Place, Value
+from tgc.kernels.program import Launch, Repeat, Step, bodies
 from tgc.ops import OPS
 from tgc.reference import run as run_reference
 
@@ -133,7 +135,7 @@ class _FusionRecord:
 
     fused: dict[str, _Fused] = field(default_factory=dict)
 
-    def before(self, step: Step, module: Module) -> None:
+    def before(self, step: PassStep, module: Module) -> None:
         if not isinstance(step.of, Fusion):
             return
         for function in module.functions:
@@ -142,7 +144,7 @@ class _FusionRecord:
             fused = function.with_outputs(tuple(new[v] for v in function.outputs))
             self.fused[function.name] = _Fused(fused, fuser.sources, fuser.refusals, module)
 
-    def after(self, step: Step, before: Module, after: Module) -> None:
+    def after(self, step: PassStep, before: Module, after: Module) -> None:
         pass
 
 
@@ -154,6 +156,15 @@ class _Source:
     reason: str = ""
 
 
+def _count(steps: Sequence[Step], times: Dim, found: dict[str, set[Dim]]) -> None:
+    """Notes how often each kernel is launched."""
+    for step in steps:
+        if isinstance(step, Launch):
+            found.setdefault(step.kernel, set()).add(times)
+        for body in bodies(step):
+            _count(body, times * step.count if isinstance(step, Repeat) else times, found)
+
+
 class _Explainer:
     """Reports one function."""
 
@@ -162,7 +173,9 @@ class _Explainer:
         self.compiled = compiled
         self.program = compiled.programs[fused.function.name]
         self.sizes = typical_sizes(self.program, module.ranges)
-        self.seconds = self._seconds() if run else {}
+        self.seconds = self._seconds() if run else None
+        self.runs: dict[str, set[Dim]] = {}
+        _count(self.program.steps, 1, self.runs)
         self.kernels: list[KernelReport] = []
         self.ids: dict[Node, str] = {}
         self.read: dict[tuple[str, str, str], set[str]] = {}
@@ -234,6 +247,7 @@ class _Explainer:
         lowering = self.compiled.library.lowering(node)
         inner = all_nodes(region.results)
         made_of = self.fused.sources.get(node, ())
+        runs = [self._runs(stage.kernel.name, times) for stage in lowering.stages]
         name = f"k{len(self.kernels)}"
         self.ids.setdefault(node, name)
         self.kernels.append(
@@ -245,8 +259,8 @@ class _Explainer:
                 total(node_flops(n, OPS) for n in inner),
                 traffic(node.operands, node.results),
                 times,
-                total(stage.kernel.count * stage.cost for stage in lowering.stages),
-                self.seconds.get(node),
+                total(n * stage.kernel.count * stage.cost for stage, n in zip(lowering.stages, runs, strict=True)),
+                self._measured(node, runs),
             )
         )
         for value, each in zip(node.operands, sources, strict=True):
@@ -287,11 +301,23 @@ class _Explainer:
         lines = source_lines(self.fused.locations.get(node, ()))
         return OperationReport(name, ", ".join(map(str, node.types)), lines)
 
-    def _seconds(self) -> dict[Node, float]:
+    def _runs(self, kernel: str, times: Dim) -> Dim:
+        """How often a kernel of a node that runs ``times`` times does: less if it left a loop, or the call."""
+        found = self.runs.get(kernel, {0})
+        return times if times in found else max(found, key=lambda n: evaluate(n, self.sizes))
+
+    def _measured(self, node: Node, runs: Sequence[Dim]) -> float | None:
+        if self.seconds is None:
+            return None
+        # a branch that is not taken runs no kernel
+        seconds = self.seconds.get(node, {}).values()
+        return sum(each * evaluate(n, self.sizes) for each, n in zip(seconds, runs, strict=False))
+
+    def _seconds(self) -> dict[Node, dict[str, float]]:
         """The measured time of each kernel."""
         function, module = self.fused.function, self.fused.module
         native = NativeKernels(self.compiled, self.sizes)
-        found: dict[Node, float] = {}
+        found: dict[Node, dict[str, float]] = {}
 
         def timed(node: Node, operands: Sequence[Array], compute: Callable[[], Sequence[Array]]) -> Sequence[Array]:
             if node.op != "fusion":

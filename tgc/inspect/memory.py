@@ -12,7 +12,7 @@ from tgc.errors import UserError
 from tgc.ir.dims import Dim, evaluate, symbols
 from tgc.ir.graph import Function, Graph, Module, Node, Place
 from tgc.ir.polynomial import bounds
-from tgc.kernels.program import Program, scratch_bytes
+from tgc.kernels.program import Program, launches, scratch_bytes
 from tgc.location import Site
 from tgc.ops import rules
 
@@ -157,18 +157,20 @@ def amount(size: int) -> str:
 
 
 def _tenants(function: Function, compiled: Compiled) -> Iterator[_Tenant]:
-    graph = function.graph
-    everything = Graph(graph.parameters, function.outputs)
-    yield from _arena(everything, compiled, 0)
-    # every kernel's temporaries begin where the arena of the whole function ends
-    for node in _fusions(everything):
-        offset: Dim = function.workspace or 0
+    yield from _arena(Graph(function.parameters, function.outputs), compiled, 0)
+    library = compiled.library
+    for launch in launches(compiled.programs[function.name]):
+        node = library.sources.get(launch.kernel)
+        lowering = None if node is None else library.lowering(node)
+        if node is None or lowering is None:
+            continue  # the counter of a loop
         lines = source_lines(compiled.module.locations.get(node, ()))
-        for temporary in compiled.library.lowering(node).temporaries.values():
-            size = temporary.size * temporary.dtype.itemsize
-            type_ = f"{temporary.dtype}[{temporary.size}]"
-            yield _Tenant(TensorReport(f"packed for {title(node)}", type_, "packing", size, lines), offset)
-            offset = offset + aligned(size)
+        for buffer, address in zip(library.kernels[launch.kernel].buffers, launch.buffers, strict=True):
+            temporary = lowering.temporaries.get(buffer.name)
+            if temporary is not None and address.space == "workspace":
+                size = temporary.size * temporary.dtype.itemsize
+                type_ = f"{temporary.dtype}[{temporary.size}]"
+                yield _Tenant(TensorReport(f"packed for {title(node)}", type_, "packing", size, lines), address.offset)
 
 
 def _arena(graph: Graph, compiled: Compiled, base: Dim) -> Iterator[_Tenant]:
@@ -186,15 +188,6 @@ def _arena(graph: Graph, compiled: Compiled, base: Dim) -> Iterator[_Tenant]:
         for value, offset in held:
             tensor = TensorReport(title(node), str(value.type), "arena", value_bytes(value.type), lines)
             yield _Tenant(tensor, base + rules.dim({"offset": offset}, "offset"))
-
-
-def _fusions(graph: Graph) -> Iterator[Node]:
-    for node in graph.nodes():
-        if node.op == "fusion":
-            yield node
-        else:
-            for region in node.regions:
-                yield from _fusions(region)
 
 
 def title(node: Node) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -41,8 +41,8 @@ class NativeKernels:
         """The results of a fusion node."""
         return self.timed(node, operands, 0.0)[0]
 
-    def timed(self, node: Node, operands: Sequence[Array], seconds: float) -> tuple[list[Array], float]:
-        """The results of a fusion node, and the seconds of the fastest of its runs on one thread in that time."""
+    def timed(self, node: Node, operands: Sequence[Array], seconds: float) -> tuple[list[Array], dict[str, float]]:
+        """The results of a fusion node, and the seconds of each of its kernels: the fastest of runs in that time."""
         lowering, sizes = self._lowering(node), self._sizes
         region = node.regions[0]
         buffers: dict[str, Array] = {}
@@ -52,20 +52,26 @@ class NativeKernels:
             buffers[f"r{i}"] = np.empty(evaluate(value.type.buffer_size, sizes), value.dtype.numpy)
         for name, temporary in lowering.temporaries.items():
             buffers[name] = np.empty(evaluate(temporary.size, sizes), temporary.dtype.numpy)
-        calls = [
-            self._library.bound(stage.kernel.name, [buffers[b.name] for b in stage.kernel.buffers], sizes)
-            for stage in lowering.stages
-        ]
-        best, end = float("inf"), time.perf_counter() + seconds
-        while True:
-            start = time.perf_counter()
-            for call in calls:
-                call()
-            now = time.perf_counter()
-            best = min(best, now - start)
-            if now >= end:
-                break
+        best: dict[str, float] = {}
+        for stage in lowering.stages:
+            name, arrays = stage.kernel.name, [buffers[b.name] for b in stage.kernel.buffers]
+            whole = _fastest(self._library.bound(name, arrays, sizes), seconds / len(lowering.stages))
+            # the call itself is Python's
+            best[name] = max(0.0, whole - _fastest(self._library.bound(name, arrays, sizes, end=0), seconds / 10))
         return [from_buffer(buffers[f"r{i}"], v.type, sizes) for i, v in enumerate(region.results)], best
+
+
+def _fastest(call: Callable[[], None], seconds: float) -> float:
+    """The shortest of the calls that fit into ``seconds``, one at least."""
+    best, now = float("inf"), time.perf_counter()
+    end = now + seconds
+    while True:
+        start = now
+        call()
+        now = time.perf_counter()
+        best = min(best, now - start)
+        if now >= end:
+            return best
 
 
 def to_buffer(array: Array, type_: TensorType, sizes: Mapping[str, int]) -> Array:

@@ -12,7 +12,7 @@ from tgc.backend.emit import emit_module
 from tgc.compiler import Compiled
 from tgc.inspect.limits import Limits
 from tgc.inspect.memory import TensorReport
-from tgc.ir.dims import Dim, evaluate
+from tgc.ir.dims import Dim
 from tgc.kernels.printer import print_kernel
 from tgc.kernels.program import Program
 
@@ -37,8 +37,8 @@ class KernelReport:
     """A kernel, or the few that run one after the other for one fused region.
 
     ``id`` tells it apart within its function. ``flops`` and ``bytes`` are of one run, if each array is touched once;
-    it runs ``times`` times. ``nanoseconds`` of a run on one core are what the compiler guessed, to see whether threads
-    are worth it; ``seconds`` were measured, on one thread.
+    it runs ``times`` times. ``nanoseconds`` and ``seconds`` are of all of its runs in a call, on one thread: guessed by
+    the compiler, to see whether threads are worth it, and measured. What leaves loops, or is done once, counts so.
     """
 
     id: str
@@ -126,12 +126,12 @@ class FunctionReport:
     @property
     def nanoseconds(self) -> Dim:
         """The compiler's guess of a call's time on one core."""
-        return total((k.nanoseconds * k.times) for k in self.kernels)
+        return total(k.nanoseconds for k in self.kernels)
 
     @property
     def seconds(self) -> float | None:
         """The measured times of the kernels of a call, together."""
-        found = [k.seconds * evaluate(k.times, self.sizes) for k in self.kernels if k.seconds is not None]
+        found = [k.seconds for k in self.kernels if k.seconds is not None]
         return sum(found) if found else None
 
 

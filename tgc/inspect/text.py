@@ -89,7 +89,7 @@ def _kernel(kernel: KernelReport, report: FunctionReport, limits: Limits | None)
 def shares(kernel: KernelReport, report: FunctionReport, limits: Limits) -> tuple[float, float]:
     """Which parts of the machine's arithmetic and of its main memory's speed a kernel reached."""
     seconds = kernel.seconds or float("inf")
-    work, moved = evaluate(kernel.flops, report.sizes), evaluate(kernel.bytes, report.sizes)
+    work, moved = (evaluate(each * kernel.times, report.sizes) for each in (kernel.flops, kernel.bytes))
     return work / seconds / limits.flops, moved / seconds / limits.bandwidth
 
 
