@@ -48,6 +48,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         *(
             "tgc.frontend.tree",
             "tgc.frontend.initial",
+            "tgc.frontend.nonfinite",
             "tgc.frontend.session",
             "tgc.frontend.trace",
             "tgc.frontend.reverse",
