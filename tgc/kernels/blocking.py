@@ -22,14 +22,15 @@ memory that they come from. What is decided, and by which term:
   of its own, where prefetching begins anew. So the copy should serve many panels: with 8 panels of 32 columns it took
   8 % of the time of a 1024 x 1024 x 1024 product, with all 32 it takes 2 %.
 * **packing**: the right operand is read where it lies if it can be and stays in the second level, its rows not
-  crowded. Else it is packed: in the task that reads it if there is no other one (`Packing.TASK`: the panels never
-  leave the second level; for 64 rows that is the fifth part of the time), or all of it by a kernel of its own that
-  runs before (`Packing.WHOLE`), so that it is done once for all chunks of rows.
+  crowded. Else it is packed: if it is larger than the second level and one task has all rows, in that task
+  (`Packing.TASK`: the panels never leave the second level; for 64 rows that saves a fifth of the time), or all of it
+  by a kernel of its own that runs before (`Packing.WHOLE`): once for all chunks of rows, once for all iterations of
+  a loop around, and once for all calls if it is a constant.
 * **streamed**: if a few rows meet a matrix that is larger than half of the second level, memory decides, not
   multiply-adds, and :mod:`tgc.kernels.axpys` and :mod:`tgc.kernels.dots` go through it in whole rows.
 * **tiles and panels of a task**: those with the least sum of: copying the rows once for each group of panels; reading
-  the panels once for each chunk of rows (sequential, so prefetching hides nearly all of it, as long as they stay in the
-  third level); `_TASK` cycles for each task; and what is lost when equal tasks are spread over 1, 2, 4 or 8 threads
+  the panels once for each chunk of rows (sequential, so prefetching hides nearly all of it, as long as they stay near:
+  `_READ` or `_READ_FAR` cycles a byte); `_TASK` cycles for each task; and what is lost when equal tasks are spread over 1, 2, 4 or 8 threads
   (the mean of these: the number of threads must not decide). Rows, sums and panels of a task share half of the second
   level.
 """
@@ -47,8 +48,8 @@ from tgc.target import Target
 
 # cycles for each byte of a row that is copied
 _COPIED = 0.35
-# cycles for each byte of a panel that is read again, from the third level and from beyond
-_READ, _READ_FROM_MEMORY = 1 / 256, 1 / 8
+# cycles for each byte of a panel that is read again, if all panels take a quarter of the third level, and beyond
+_READ, _READ_FAR = 1 / 256, 1 / 64
 # cycles that a task takes by itself
 _TASK = 300
 _THREADS = (1, 2, 4, 8)
@@ -158,7 +159,8 @@ def _packing(p: Problem, depth: int, tiles: int, target: Target) -> Packing:
         inside = size <= target.l2_bytes // 4 and not crowded(target, 8, p.right_pitch, p.itemsize)
         if inside or tiles <= 2 and size <= target.l2_bytes // 2:
             return Packing.NONE
-    if isinstance(p.rows, int) and _footprint(p, depth, tiles, 1, True, Packing.TASK) <= target.l2_bytes // 2:
+    large = size is None or size > target.l2_bytes
+    if large and isinstance(p.rows, int) and _footprint(p, depth, tiles, 1, True, Packing.TASK) <= target.l2_bytes // 2:
         return Packing.TASK
     return Packing.WHOLE
 
@@ -197,7 +199,7 @@ def _cycles(p: Problem, chunk: int, group: int, copied: bool, target: Target) ->
     tasks = around * chunks * groups
     multiplied = tiles * panels * inner * tile_work(shape.rows, shape.vectors)
     left, right = tiles * shape.rows * inner * p.itemsize, panels * shape.width * inner * p.itemsize
-    reading = _READ if right <= target.l3_bytes // 2 else _READ_FROM_MEMORY
+    reading = _READ if right <= target.l3_bytes // 4 else _READ_FAR
     idle = sum(-(-tasks // n) * n / tasks - 1 for n in _THREADS) / len(_THREADS) if tasks else 0.0
     return around * ((groups * left * _COPIED if copied else 0) + chunks * right * reading + multiplied * idle) + (
         tasks * _TASK

@@ -39,8 +39,8 @@ def packing_stage(plan: Plan, region: Graph, name: str, table: OpTable) -> Stage
     Columns beyond the last one are arbitrary.
     """
     inner, width = plan.summed[-1], plan.shape.width
-    together = 1 if is_transposed(plan) else max(1, _RUN // (width * plan.dtype.itemsize))
-    together = min(together, plan.panels) if isinstance(plan.panels, int) else together
+    together = 1 if is_transposed(plan) else _RUN // (width * plan.dtype.itemsize)
+    together = max(1, min(together, plan.panels) if isinstance(plan.panels, int) else together)
     rows = max(8, _ELEMENTS // (together * width) // 8 * 8)
     pieces = ceil_divide(plan.sizes[inner], rows)
     around = [plan.sizes[c] for c in plan.summed[:-1]]
