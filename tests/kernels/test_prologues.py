@@ -106,6 +106,8 @@ def product(spec: str, left: Prologue | None, right: Prologue | None, a: Shape, 
     [
         ("mk,kn->mn", (37, 70), (70, 45)),
         ("mk,nk->mn", (3, 40), (70, 40)),
+        ("mk,kn->mn", (3, 530), (530, 300)),
+        ("mk,nk->mn", (20, 530), (1000, 530)),
         ("ni,oi->no", (N, 64), (40, 64)),
         ("no,ni->oi", (N, 10), (N, 33)),
         ("bsi,bso->io", (2, S, 18), (2, S, 40)),

@@ -10,7 +10,7 @@ kernel adds their sums in order.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from tgc.ir.dims import Dim, product
 from tgc.ir.graph import Graph
@@ -36,7 +36,7 @@ _BLOCKS, _SHORTEST = 16, 64
 
 def is_axpys(plan: Plan, target: Target) -> bool:
     """Whether the product had better be made of scaled rows."""
-    if len(plan.summed) != 1 or not plan.column or plan.right.computed or plan.right.stride(plan.column) != 1:
+    if len(plan.summed) != 1 or not plan.column or plan.right.stride(plan.column) != 1:
         return False
     return is_streamed(plan.rows, plan.right_bytes, target)
 
@@ -175,16 +175,30 @@ class _Rows:
             for at in where
         ]
         factors = [[b.splat(b.convert(x, plan.dtype), lanes) for x in row] for row in factors]
-        begins = [evaluator.scalar(plan.right.offset({**at, plan.column: self.column})) for at in where]
-        matrix = plan.right.buffer(evaluator)
+        read = self._reader(where)
 
         def body(v: Value, valid: Value | None) -> None:
             places = [b.add(v, m * self.width) for m in range(self.rows)]
             sums = [b.load(self.sums, place, lanes) for place in places]
-            for begin, row in zip(begins, factors, strict=True):
-                vector = b.convert(b.load(matrix, b.add(begin, v), lanes, count=valid), plan.dtype)
+            for r, row in enumerate(factors):
+                vector = b.convert(read(r, v, valid), plan.dtype)
                 sums = [product_sum(b, factor, vector, x) for factor, x in zip(row, sums, strict=True)]
             for place, value in zip(places, sums, strict=True):
                 b.store(self.sums, place, value)
 
         vector_loop(b, 0, self.count, lanes, body)
+
+    def _reader(self, where: Sequence[dict[str, Index]]) -> Callable[[int, Value, Value | None], Value]:
+        """What reads a vector of the matrix: of the row at ``where[r]``, from a column on."""
+        plan, evaluator, b = self.plan, self.evaluator, self.evaluator.builder
+        right, letter, lanes = plan.right, plan.column, plan.shape.lanes
+        if right.computed:
+
+            def compute(r: int, v: Value, valid: Value | None) -> Value:
+                column = self.column.plus(evaluator.index(v, lane=1))
+                return b.splat(right.read(evaluator, {**where[r], letter: column}, lanes, valid), lanes)
+
+            return compute
+        matrix = right.buffer(evaluator)
+        starts = [evaluator.scalar(right.offset({**at, letter: self.column})) for at in where]
+        return lambda r, v, valid: b.load(matrix, b.add(starts[r], v), lanes, count=valid)

@@ -30,9 +30,9 @@ memory that they come from. What is decided, and by which term:
   multiply-adds, and :mod:`tgc.kernels.axpys` and :mod:`tgc.kernels.dots` go through it in whole rows.
 * **tiles and panels of a task**: those with the least sum of: copying the rows once for each group of panels; reading
   the panels once for each chunk of rows (sequential, so prefetching hides nearly all of it, as long as they stay near:
-  `_READ` or `_READ_FAR` cycles a byte); `_TASK` cycles for each task; and what is lost when equal tasks are spread over 1, 2, 4 or 8 threads
-  (the mean of these: the number of threads must not decide). Rows, sums and panels of a task share half of the second
-  level.
+  `_READ` or `_READ_FAR` cycles a byte); `_TASK` cycles for each task; and what is lost when equal tasks are spread
+  over 1, 2, 4 or 8 threads (the mean of these: the number of threads must not decide). Rows, sums and panels of a task
+  share half of the second level.
 """
 
 from __future__ import annotations
