@@ -30,6 +30,10 @@ SPACES: list[tuple[tuple[Dim, ...], tuple[int, ...]]] = [
     ((4, 1, 5), (1,)),
     ((1,), (0,)),
     ((2, N, 100), (0, 1)),
+    ((N, 300), (0,)),
+    ((2, 40, 1000), (1,)),
+    ((600, 700), (0,)),
+    ((N, N), (0,)),
 ]
 
 
@@ -211,7 +215,9 @@ def test_fusion_does_not_change_the_bits_of_a_sum(
 
 
 @pytest.mark.parametrize(
-    ("shape", "axes"), [((100000,), (0,)), ((40000, 5), (0,)), ((600, 2, 700), (0, 2)), ((3, 50000), (1,))], ids=str
+    ("shape", "axes"),
+    [((100000,), (0,)), ((40000, 5), (0,)), ((600, 2, 700), (0, 2)), ((3, 50000), (1,)), ((600, 700), (0,))],
+    ids=str,
 )
 def test_parts_have_the_bits_of_one_pass(
     shape: tuple[int, ...],
@@ -232,6 +238,26 @@ def test_parts_have_the_bits_of_one_pass(
     whole = compiled(lower, graph)
     assert len(whole.lowering.stages) == 1
     for a, b in zip(parts(x), whole(x), strict=True):
+        assert a.tobytes() == b.tobytes()
+
+
+@pytest.mark.parametrize("shape", [(300, 300), (3, 40, 2100), (N, 280), (50, N)], ids=str)
+def test_panels_have_the_bits_of_columns_in_registers(
+    shape: tuple[Dim, ...], compiled: Callable, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def function(b: Builder, x: Value) -> tuple[Value, ...]:
+        axis = len(x.shape) - 2
+        centered = b.sub(x, along(b, "sum", x, (axis,)))
+        return b.mul(centered, along(b, "sum", b.op("square", centered), (axis,))), b.sum(x, (axis,))
+
+    graph = graph_of(function, TensorType(f32, shape))
+    x = rng.normal(size=sized(shape, 290)).astype(np.float32)
+    panels = compiled(lower, graph)
+    monkeypatch.setattr("tgc.kernels.reduction.panel_columns", lambda *_: 0)
+    registers = compiled(lower, graph)
+    assert panels.lowering.stages[0].kernel.scratch
+    assert not registers.lowering.stages[0].kernel.scratch
+    for a, b in zip(panels(x), registers(x), strict=True):
         assert a.tobytes() == b.tobytes()
 
 

@@ -270,7 +270,7 @@ class Columns(Cells):
                 totals = {f.node.result: f.result(b, s) for f, s in zip(folds, mine, strict=True)}
                 points[t] = point.nested(self.lanes, count, totals)
         if plan.full:
-            self._walk(points, columns)
+            self.walk(points, columns, 0, plan.folded)
         self.write_kept(points, places)
 
     def _offset(self, position: Value, t: int) -> Value:
@@ -291,7 +291,9 @@ class Columns(Cells):
         folds: Sequence[Fold],
         low: Value | int,
         high: Value | Dim,
+        length: int | None = None,
     ) -> list[State]:
+        """The rows low..high, ``length`` of them if that is known."""
         sizes = self.plan.sizes(reduced=True)
         taken, saved = self.plan.taken[level], self.plan.saved[level]
         for point, column in zip(points, columns, strict=True):
@@ -311,13 +313,16 @@ class Columns(Cells):
             return flattened(result)
 
         tree = self.tree(folds, step, 1, self.plan.work[level])
-        return regrouped(folds, replace(tree, levels=self.levels).fold(low, high))
+        return regrouped(folds, replace(tree, levels=self.levels).fold(low, high, length))
 
-    def _walk(self, points: Sequence[Point], columns: Sequence[Sequence[Index]]) -> None:
+    def walk(
+        self, points: Sequence[Point], columns: Sequence[Sequence[Index]], low: Value | int, high: Value | Dim
+    ) -> None:
+        """Writes the results of the whole shape in the rows low..high."""
         plan = self.plan
         sizes = plan.sizes(reduced=True)
         taken = plan.taken[-1]
-        with self.builder.loop(0, self.builder.index(plan.folded), name="q") as loop:
+        with self.builder.loop(low, self.builder.index(high), name="q") as loop:
             reduced = self.reduced_indices(loop.index, sizes)
             inner = [
                 self.inside(p, taken, self._offset(loop.index, t) if taken else None, p.count)

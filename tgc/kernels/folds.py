@@ -183,6 +183,11 @@ def regrouped(folds: Sequence[Fold], values: Sequence[Value]) -> list[State]:
     return states
 
 
+def state_dtypes(folds: Sequence[Fold]) -> list[DType]:
+    """The dtypes of the values of all states."""
+    return [dtype for fold in folds for dtype in fold.state_dtypes]
+
+
 def folds_of(nodes: Sequence[Node], searched: object) -> list[Fold]:
     """``searched``: the size of what is searched, which decides how wide places are."""
     small = isinstance(searched, int) and searched < 2**31

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from passes.fusion_groups import weight
 from tgc.errors import CompilerBug
@@ -14,10 +15,11 @@ from tgc.ir.opdef import OpTable
 from tgc.kernels.access import Evaluator
 from tgc.kernels.builder import KernelBuilder
 from tgc.kernels.cells import MOST_COPIES, Columns, Rows
-from tgc.kernels.folds import Fold, folds_of
+from tgc.kernels.folds import Fold, folds_of, state_dtypes
 from tgc.kernels.grid import Grid, Run, ceil_divide
 from tgc.kernels.ir import Buffer
 from tgc.kernels.lowering import Lowering, Stage
+from tgc.kernels.panels import Panels
 from tgc.kernels.pointwise import chunk_elements
 from tgc.kernels.reduction_parts import (
     JoinedColumns,
@@ -28,9 +30,11 @@ from tgc.kernels.reduction_parts import (
     temporaries,
 )
 from tgc.kernels.reduction_plan import ReductionPlan, plan
+from tgc.kernels.tree import DEPTH
 from tgc.target import Target
 
-MOST_VECTORS = 4
+JOINED_VECTORS = 4  # of the columns that an iteration joins
+ENOUGH = 8  # iterations, to be shared among threads
 
 
 def lower(region: Graph, *, name: str, target: Target, table: OpTable) -> Lowering:
@@ -44,12 +48,16 @@ def lower(region: Graph, *, name: str, target: Target, table: OpTable) -> Loweri
     # what is done for each element of the space; the rest is done once for each result
     work = sum(weight(node) for node in region.nodes() if node.types[0].shape == found.type.shape)
     cost = element_cost(found, lanes, work)
-    ways, vectors = ways_and_vectors(found, lanes)
     folds = tuple([tuple(folds_of(level, found.folded)) for level in found.levels])
+    ways, vectors = ways_and_vectors(found, folds, target, lanes)
+    panel = panel_columns(found, folds, target, lanes * vectors, DEPTH * ways)
     make = _Kernels(region, found, folds, table, lanes, ways, vectors)
-    parts = Parts.of(found, lanes, ways)
+    parts = Parts.of(found, lanes, ways, panel)
     if parts is not None:
         return make.in_parts(name, parts, cost)
+    if panel:
+        grid = _panels(found.sizes(reduced=False), panel, lanes * vectors)
+        return Lowering((make.stage(name, grid, cost * estimated(found.folded), partial(make.in_panels, grid.part)),))
     grid = _grid(found, chunk_elements(cost), lanes * vectors)
     each = cost * estimated(found.folded) / (estimated(found.domain) if found.lanes_are_reduced else 1)
     return Lowering((make.stage(name, grid, each, make.whole),))
@@ -77,6 +85,10 @@ class _Kernels:
         kind = Rows if self.plan.lanes_are_reduced else Columns
         return kind(*self._fields(evaluator)).run
 
+    def in_panels(self, panel: int, evaluator: Evaluator) -> Run:
+        """All passes over a panel."""
+        return Panels(*self._fields(evaluator), panel=panel).run
+
     def in_parts(self, name: str, parts: Parts, cost: float) -> Lowering:
         """Two kernels: the parts, and what joins them."""
         kept = self.plan.sizes(reduced=False)
@@ -85,19 +97,22 @@ class _Kernels:
             parts.length if not rows else parts.length * estimated(self.plan.folded) / estimated(self.plan.domain)
         )
         first = Grid((parts.count, *kept, 1), 1, 1, 1) if rows else Grid((parts.count, *kept), 1, 1, 1)
-        last = Grid((*kept, 1), 1, 1, 1) if rows else Grid.over(kept, self.lanes * MOST_VECTORS)
+        last = Grid((*kept, 1), 1, 1, 1) if rows else Grid.over(kept, self.lanes * JOINED_VECTORS)
         joining = 0.05 * estimated(parts.count)
 
-        def partial(evaluator: Evaluator) -> Run:
-            kind = PartialRows if rows else PartialColumns
-            return kind(*self._fields(evaluator), levels=parts.inner, parts=parts).run
+        def piece(evaluator: Evaluator) -> Run:
+            fields = self._fields(evaluator)
+            if rows:
+                return PartialRows(*fields, levels=parts.inner, parts=parts).run
+            panel = -(-parts.results // self.lanes) * self.lanes
+            return PartialColumns(*fields, levels=parts.inner, parts=parts, panel=panel).run
 
         def joined(evaluator: Evaluator) -> Run:
             # what follows the folds may be long, and there is little to do: single vectors
             kind = JoinedRows if rows else JoinedColumns
             return replace(kind(*self._fields(evaluator), parts=parts), vectors=1).run
 
-        stages = (self.stage(f"{name}_parts", first, each, partial), self.stage(name, last, joining, joined))
+        stages = (self.stage(f"{name}_parts", first, each, piece), self.stage(name, last, joining, joined))
         return Lowering(stages, temporaries(parts, self.folds[0]))
 
     def _fields(
@@ -119,15 +134,50 @@ def estimated(size: Dim) -> int:
     return max(1, size) if isinstance(size, int) else 64
 
 
-def ways_and_vectors(plan: ReductionPlan, lanes: int) -> tuple[int, int]:
-    """Accumulators of a fold, which depend on the shape alone, and vectors of columns that go together."""
+def ways_and_vectors(
+    plan: ReductionPlan, folds: Sequence[Sequence[Fold]], target: Target, lanes: int
+) -> tuple[int, int]:
+    """Accumulators of a fold, which depend on the shape alone, and vectors of columns that go together.
+
+    The wider a tile, the longer the pieces of rows that it reads: accumulators take up to half of the registers.
+    """
     last = plan.runs[-1].size if plan.runs else 1
     whole = max(1, last // lanes) if isinstance(last, int) else None
     if plan.lanes_are_reduced:
         return 4 if whole is None else min(4, whole), 1
     ways = 2 if whole is None else {1: 4, 2: 2, 3: 2}.get(whole, 1)
-    most = max(1, min(MOST_VECTORS, MOST_COPIES // (ways * max(1, *plan.work))))
+    vector = lanes * 4
+    registers = max(sum(-(-dtype.itemsize * lanes // vector) for dtype in state_dtypes(level)) for level in folds)
+    most = min(target.vector_registers // 2 // registers, MOST_COPIES // max(1, *plan.work)) // ways
+    kept = sum(v.dtype.itemsize for level in plan.saved for v in level) * lanes * estimated(plan.folded)
+    if kept:
+        most = min(most, target.l2_bytes // 2 // kept)
+    most = 1 << max(0, most.bit_length() - 1)
     return ways, most if whole is None else min(most, whole)
+
+
+def panel_columns(plan: ReductionPlan, folds: Sequence[Sequence[Fold]], target: Target, tile: int, block: int) -> int:
+    """How many columns go together where accumulators lie in memory, in half of L1; 0 where registers hold them all.
+
+    A panel is for several tiles of several blocks of rows, unless passes keep values for later ones.
+    """
+    if plan.lanes_are_reduced or any(plan.saved):
+        return 0
+    last = plan.sizes(reduced=False)[-1]
+    if isinstance(last, int) and last <= tile or isinstance(plan.folded, int) and plan.folded <= block:
+        return 0
+    column = 2 * max(sum(dtype.itemsize for dtype in state_dtypes(level)) for level in folds)
+    return max(1, target.l1_bytes // 2 // column // tile) * tile
+
+
+def _panels(kept: Sequence[Dim], panel: int, tile: int) -> Grid:
+    """Panels of similar size; narrower ones where there would be few."""
+    *outer, last = kept
+    others = product(outer)
+    if isinstance(last, int) and isinstance(others, int):
+        pieces = max(-(-last // panel), min(-(-last // tile), -(-ENOUGH // max(1, others))))
+        panel = -(-last // pieces // tile) * tile
+    return Grid(tuple(kept), 1, panel, ceil_divide(last, panel))
 
 
 def _grid(plan: ReductionPlan, chunk: int, tile: int) -> Grid:

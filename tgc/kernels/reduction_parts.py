@@ -8,18 +8,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from tgc.dtypes import DType
 from tgc.ir.dims import Dim, product
 from tgc.kernels.access import Point
 from tgc.kernels.cells import Cells, Columns, Rows
-from tgc.kernels.folds import Fold, State, flattened, regrouped
+from tgc.kernels.folds import Fold, State, flattened, regrouped, state_dtypes
 from tgc.kernels.grid import ceil_divide
 from tgc.kernels.indices import Index
 from tgc.kernels.ir import Value
 from tgc.kernels.lowering import Temporary
+from tgc.kernels.panels import Panels, Tile
 from tgc.kernels.reduction_plan import ReductionPlan
 from tgc.kernels.tree import DEPTH, LEVELS, Step
-from tgc.kernels.vector_loop import tile_loop
 
 # elements that a part should have, and results below which there are too few of them to share among threads
 WORTHWHILE = 1 << 14
@@ -44,8 +43,8 @@ class Parts:
         return max(0, LEVELS - 1 - self.levels)
 
     @staticmethod
-    def of(plan: ReductionPlan, lanes: int, ways: int) -> Parts | None:
-        """None where one pass is as good."""
+    def of(plan: ReductionPlan, lanes: int, ways: int, panel: int) -> Parts | None:
+        """None where one pass is as good. ``panel``: columns that one iteration may take."""
         kept = product(plan.sizes(reduced=False))
         one_pass = len(plan.levels) == 1 and not plan.full
         if not one_pass or any(n.op in ("argmax", "argmin") for n in plan.levels[0]) or not isinstance(kept, int):
@@ -59,20 +58,14 @@ class Parts:
             step = ways
         width = (inner if isinstance(inner, int) else DEPTH) * (1 if plan.lanes_are_reduced else kept)
         level = -1 if step == 1 else 0
-        while level < 1 and step * DEPTH ** (level + 1) * width < WORTHWHILE:
+        results = kept * (lanes if plan.lanes_are_reduced else 1)
+        # a part takes some times as long to fold as its state takes to be stored
+        while level < 1 and step * DEPTH ** (level + 1) * width < max(WORTHWHILE, 64 * results):
             level += 1
         length = step * DEPTH ** (level + 1)
-        if kept * (1 if not plan.lanes_are_reduced else lanes) > FEW:
+        if results > max(FEW, panel) or isinstance(plan.domain, int) and plan.domain <= 2 * length:
             return None
-        if isinstance(plan.domain, int) and plan.domain <= 2 * length:
-            return None
-        results = kept * (lanes if plan.lanes_are_reduced else 1)
         return Parts(length, ceil_divide(plan.domain, length), LEVELS - 1 - level, results)
-
-
-def state_dtypes(folds: Sequence[Fold]) -> list[DType]:
-    """The dtypes of the values of all states."""
-    return [dtype for fold in folds for dtype in fold.state_dtypes]
 
 
 def temporaries(parts: Parts, folds: Sequence[Fold]) -> dict[str, Temporary]:
@@ -149,7 +142,7 @@ class JoinedRows(Rows):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PartialColumns(Columns):
+class PartialColumns(Panels):
     """One part of some columns for each iteration; their states are left in memory."""
 
     parts: Parts
@@ -158,16 +151,15 @@ class PartialColumns(Columns):
         part, *rest = outer
         kept = self.kept_indices(rest, self.plan.sizes(reduced=False)[:-1])
         folds = self.folds[0]
+        accumulators = self.accumulate(kept, (low, high), 0, _range(self, self.parts, part), ())
 
-        def tile(position: Value, vectors: int, count: Value | None) -> None:
-            cells = replace(self, vectors=vectors)
-            points, columns = cells.places(kept, position, count)
-            states = cells.fold(points, columns, 0, folds, *_range(self, self.parts, part))
-            for t, column in enumerate(columns):
+        def leave(tile: Tile) -> None:
+            states = regrouped(folds, tile.load(accumulators))
+            for t, (point, column) in enumerate(zip(tile.points, tile.columns, strict=True)):
                 mine = flattened(states[t * len(folds) : (t + 1) * len(folds)])
-                _stored(self, self.parts, folds, mine, _offset(self, self.parts, part, column), count)
+                _stored(self, self.parts, folds, mine, _offset(self, self.parts, part, column), point.count)
 
-        tile_loop(self.builder, low, high, self.lanes, self.vectors, tile)
+        self.tiles(kept, (low, high), (), leave)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -37,15 +37,20 @@ class Tree:
     rolled: bool = False
     levels: int = LEVELS
 
-    def fold(self, low: Value | int, high: Value | Dim) -> State:
-        """The range low..high."""
-        length = high - low if isinstance(low, int) and not isinstance(high, Value) else None
-        levels = self.levels if self.blocked else 0
-        while levels and isinstance(length, int) and length <= self._span(levels - 1):
-            levels -= 1
-        return self._level(levels, low, high, length)
+    def fold(self, low: Value | int, high: Value | Dim, length: Dim | None = None) -> State:
+        """The range low..high; ``length`` is how long it is, where that is known."""
+        if isinstance(low, int) and not isinstance(high, Value):
+            length = high - low
+        return self._level(self.height(length), low, high, length)
 
-    def _span(self, level: int) -> int:
+    def height(self, length: Dim | None) -> int:
+        """The levels above the blocks of a range of that length."""
+        levels = self.levels if self.blocked else 0
+        while levels and isinstance(length, int) and length <= self.span(levels - 1):
+            levels -= 1
+        return levels
+
+    def span(self, level: int) -> int:
         """How many elements a level folds before its result joins others."""
         span = self.width * self.ways * DEPTH
         for _ in range(level):
@@ -55,15 +60,18 @@ class Tree:
     def _level(self, level: int, low: Value | int, high: Value | Dim, length: Dim | None) -> State:
         if level == 0:
             return self._block(low, high, length)
-        b, span = self.builder, self._span(level - 1)
-        with b.loop(low, self._index(high), span, carried=self.start(), name="block") as loop:
-            end = b.add(loop.index, span)
-            whole = length is not None and length % span == 0
-            if not whole:
-                end = b.minimum(end, self._index(high))
-            part = self._level(level - 1, loop.index, end, span if whole else None)
+        span = self.span(level - 1)
+        with self.builder.loop(low, self._index(high), span, carried=self.start(), name="block") as loop:
+            part = self._level(level - 1, loop.index, *self.end_of(loop.index, span, high, length))
             loop.yield_(*self.join(loop.carried, part))
         return loop.results
+
+    def end_of(self, start: Value, span: int, high: Value | Dim, length: Dim | None) -> tuple[Value, int | None]:
+        """Where a piece of ``span`` ends that begins at ``start``, and how long it is if that is known."""
+        end = self.builder.add(start, span)
+        if length is not None and length % span == 0:
+            return end, span
+        return self.builder.minimum(end, self._index(high)), None
 
     def _index(self, value: Value | Dim) -> Value:
         return self.builder.index(value)
