@@ -27,6 +27,7 @@ from tgc.frontend.tensor import Tensor
 from tgc.frontend.trace import (
     SETTINGS,
     FunctionTrace,
+    active,
     commit_assigned,
     copied,
     evaluate_pending,
@@ -239,13 +240,17 @@ class CompiledCallable:
         return tuple(s.recorded for found in self._known.values() for s in found)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if recording() is not None:
+        if active() is not None and recording() is not None:
             return self.function(*args, **kwargs)
+        # each line here counts: a small model takes little longer than its call
         recent = self._recent
         if recent is not None and not kwargs and len(args) == len(recent[0]) and recent[1].valid():
             arrays: list[Array] = []
-            for argument, expected in zip(args, recent[0], strict=True):
-                if type(argument) is not Tensor or argument._array is None or argument._type != expected:
+            for index, expected in enumerate(recent[0]):
+                argument = args[index]
+                if type(argument) is not Tensor or argument._array is None:
+                    break
+                if argument._type is not expected and argument._type != expected:
                     break
                 arrays.append(argument._array)
             else:

@@ -13,7 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import numpy as np
 
@@ -235,6 +235,8 @@ class Settings:
 SETTINGS = Settings()
 _SESSION = Session()
 _CURRENT: ContextVar[Trace | None] = ContextVar("trace", default=None)
+active: Final = _CURRENT.get
+"""The trace that operations go to, if there is one already."""
 _GRADIENTS: ContextVar[bool] = ContextVar("gradients", default=True)
 
 
