@@ -48,7 +48,7 @@ def lower(region: Graph, *, name: str, target: Target, table: OpTable) -> Loweri
         return filter_gradient.lower(region, anchor, name=name, target=target, table=table)
     require_plain_results(region)
     plan = plan_convolution(anchor, target)
-    if convolution_rows.takes(plan, region, table):
+    if convolution_rows.takes(plan, region):
         return convolution_rows.lower(plan, region, name=name, target=target, table=table)
     return Lowering(
         (packing_stage(plan, region, f"{name}_pack", table), _Product(plan, region, name, table).stage()),

@@ -31,7 +31,6 @@ from tgc.kernels.grid import ceil_divide, unflattened
 from tgc.kernels.indices import Index
 from tgc.kernels.ir import Value
 from tgc.kernels.lowering import Lowering, Stage
-from tgc.kernels.operands import accesses, main_strides
 from tgc.kernels.sliding import Phase, Sliding, forward
 from tgc.kernels.tile import product_sum
 from tgc.kernels.vector_loop import tile_loop, vector_loop
@@ -50,16 +49,16 @@ _LONGEST_ROW = 1024
 _ITERATION = 4000
 
 
-def takes(plan: Plan, region: Graph, table: OpTable) -> bool:
+def takes(plan: Plan, region: Graph) -> bool:
     """Whether a convolution, or its input gradient, should go row by row: few channels in row-major images."""
     outputs = 1 if plan.depthwise else plan.outputs
     if not isinstance(plan.inputs, int) or not isinstance(outputs, int) or 2 * outputs > plan.shape.lanes:
         return False
     if plan.inputs * plan.taps > _MOST_PRODUCTS or plan.phases > _MOST_PHASES:
         return False
-    rank = plan.source.type.rank
-    row_major = all(v.type.order[-1] == rank - 1 for v in region.results)
-    return row_major and main_strides(accesses(plan.source, table), rank)[-1] == 1
+    # by the types, not by what they are computed from: what joins a kernel changes no bits
+    types = [v.type for v in (plan.source, *region.results)]
+    return all(t.order[-1] == t.rank - 1 and (t.layout is None or not t.layout.tiles) for t in types)
 
 
 def lower(plan: Plan, region: Graph, *, name: str, target: Target, table: OpTable) -> Lowering:
