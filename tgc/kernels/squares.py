@@ -17,13 +17,15 @@ def square_size(lanes: int) -> int:
 
 
 def transposed(builder: KernelBuilder, rows: Sequence[Value]) -> list[Value]:
-    """The transpose of a square of vectors, of 4 lanes or a power of two more: result i holds lane i of every row.
+    """The transpose of a square of vectors, of a power of two lanes: result i holds lane i of every row.
 
     Squares of 4 x 4 by two rounds of unpacking, as most CPUs have it for 128 bits, then exchanges of ever larger
     blocks.
     """
     values = list(rows)
     n = len(values)
+    if n == 2:
+        return [builder.shuffle(values[0], values[1], (lane, 2 + lane)) for lane in range(n)]
     low = tuple(x for q in range(0, n, 4) for x in (q, n + q, q + 1, n + q + 1))
     low_pairs = tuple(x for q in range(0, n, 4) for x in (q, q + 1, n + q, n + q + 1))
     high, high_pairs = tuple(x + 2 for x in low), tuple(x + 2 for x in low_pairs)

@@ -8,9 +8,7 @@ from dataclasses import dataclass
 from tgc.dtypes import bool_
 from tgc.ir import graph
 from tgc.ir.dims import Dim
-from tgc.kernels.builder import KernelBuilder
 from tgc.kernels.indices import Index
-from tgc.kernels.ir import Value
 from tgc.kernels.spaces import Axis, Pattern
 
 LARGEST_SIDE = 16
@@ -57,18 +55,3 @@ class Transposition:
 
 def _short(size: Dim) -> bool:
     return isinstance(size, int) and size < SMALLEST_AXIS
-
-
-def transposed(b: KernelBuilder, rows: Sequence[Value]) -> list[Value]:
-    """The columns of a square matrix: in each stage, pairs of rows exchange the blocks off their diagonal."""
-    result = list(rows)
-    half = len(result) // 2
-    while half:
-        low = [k if not k & half else len(rows) + k - half for k in range(len(rows))]
-        high = [k + half if not k & half else len(rows) + k for k in range(len(rows))]
-        for i in range(len(rows)):
-            if not i & half:
-                a, c = result[i], result[i + half]
-                result[i], result[i + half] = b.shuffle(a, c, low), b.shuffle(a, c, high)
-        half //= 2
-    return result
