@@ -12,7 +12,7 @@ from tgc.ir.graph import Attributes, Function, Graph, Value, parameter
 from tgc.ir.types import Layout, TensorType
 from tgc.kernels.builder import KernelBuilder
 from tgc.kernels.convolution import lower
-from tgc.kernels.convolution_plan import plan_convolution
+from tgc.kernels.convolution_plan import Plan, plan_convolution
 from tgc.kernels.sliding import backward, forward, looked_up
 from tgc.ops import OPS
 from tgc.ops.convolve import Windows
@@ -55,6 +55,10 @@ SHAPES: dict[str, tuple[Shape, Shape, Attributes]] = {
     "one-dimension": ((2, 3, 200), (8, 3, 5), window(1, stride=3, padding=2)),
     "three-dimensions": ((1, 2, 4, 5, 6), (3, 2, 2, 3, 2), window(3, padding=1)),
     "large-filter": ((1, 2, 9, 9), (3, 2, 9, 9), window(2, padding=2)),
+    "many-outputs": ((1, 5, 5, 4), (500, 5, 3, 3), window(2, padding=1)),
+    "many-outputs-and-images": ((2, 64, 3, 3), (676, 64, 2, 2), window(2)),
+    "many-groups": ((1, 192, 4, 4), (192, 16, 3, 3), window(2, padding=1, groups=12)),
+    "many-inputs": ((1, 500, 5, 4), (5, 500, 3, 3), window(2, padding=1)),
     "unknown-batch": ((N, 6, 8, 8), (20, 6, 3, 3), window(2, padding=1)),
     "unknown-channels": ((N, 2 * C, 6, 7), (2 * O, C, 3, 2), window(2, groups=2)),
     "unknown-rows": ((N, 3, H, W), (3, 1, 3, 3), window(2, stride=2, padding=1, dilation=2, groups=3)),
@@ -215,6 +219,27 @@ def test_a_table_of_equal_steps_needs_no_choice() -> None:
     b = KernelBuilder("lookup", count=1)
     assert looked_up(b, b.iteration, (3, 2, 1)).operation is not None
     assert "select" not in {op.name for op in b.finish().walk()}
+
+
+def planned(name: str, op: str = FORWARD) -> Plan:
+    graph = region(op, *SHAPES[name])
+    return plan_convolution(next(n for n in graph.nodes() if n.op == op), AVX512)
+
+
+@pytest.mark.parametrize(
+    ("name", "op", "resident"),
+    [
+        ("many-outputs", FORWARD, True),
+        ("many-outputs-and-images", FORWARD, True),
+        ("many-groups", FORWARD, True),
+        ("many-inputs", INPUT, True),
+        ("many-inputs", FORWARD, False),
+        ("unknown-batch", FORWARD, False),
+        ("wide", FORWARD, False),
+    ],
+)
+def test_panels_stay_in_the_cache_where_filters_are_larger_than_images(name: str, op: str, resident: bool) -> None:
+    assert planned(name, op).resident == resident
 
 
 @pytest.mark.parametrize(("size", "pattern"), [(56, (1, 14)), (28, (1, 14)), (14, (1, 14)), (7, (1, 7)), (6, (2, 6))])

@@ -19,14 +19,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import prod
 
-from tgc.ir.dims import Dim
+from tgc.ir.dims import Dim, product
 from tgc.ir.graph import Graph
 from tgc.ir.kinds import OpKind
 from tgc.ir.opdef import OpTable
 from tgc.kernels import convolution_rows, filter_gradient
 from tgc.kernels.access import Evaluator
 from tgc.kernels.builder import KernelBuilder
-from tgc.kernels.convolution_packing import packing_stage
+from tgc.kernels.convolution_packing import FilterPacker, packing_stage
 from tgc.kernels.convolution_plan import Plan, plan_convolution
 from tgc.kernels.epilogue import Columns, finish_tile, require_plain_results
 from tgc.kernels.epilogue_turned import finish_turned, turned_size
@@ -50,10 +50,10 @@ def lower(region: Graph, *, name: str, target: Target, table: OpTable) -> Loweri
     plan = plan_convolution(anchor, target)
     if convolution_rows.takes(plan, region):
         return convolution_rows.lower(plan, region, name=name, target=target, table=table)
-    return Lowering(
-        (packing_stage(plan, region, f"{name}_pack", table), _Product(plan, region, name, table).stage()),
-        {"t0": plan.packed},
-    )
+    stage = _Product(plan, region, name, table).stage()
+    if plan.resident:
+        return Lowering((stage,))
+    return Lowering((packing_stage(plan, region, f"{name}_pack", table), stage), {"t0": plan.packed})
 
 
 class _Product:
@@ -61,19 +61,16 @@ class _Product:
 
     def __init__(self, plan: Plan, region: Graph, name: str, table: OpTable) -> None:
         self.plan = plan
-        self.blocks = [ceil_divide(axis.positions, size) for axis, size in zip(plan.axes, plan.block, strict=True)]
-        self.sizes = [
-            plan.groups,
-            plan.source.shape[0],
-            *self.blocks,
-            ceil_divide(plan.panels, plan.panels_per_item),
-        ]
-        count: Dim = 1
-        for size in self.sizes:
-            count = count * size
-        self.builder = KernelBuilder(name, count=count)
+        blocks = [ceil_divide(axis.positions, size) for axis, size in zip(plan.axes, plan.block, strict=True)]
+        self.places: list[Dim] = [plan.source.shape[0], *blocks]
+        items = ceil_divide(plan.panels, plan.panels_per_item)
+        self.sizes = [plan.groups, items] if plan.resident else [plan.groups, *self.places, items]
+        self.builder = KernelBuilder(name, count=product(self.sizes))
         self.evaluator = Evaluator(self.builder, region, table)
-        self.packed = self.builder.buffer("t0", plan.dtype, plan.packed.size, "read")
+        if plan.resident:
+            self.packed = self.builder.scratch("panel", plan.dtype, plan.panel_size)
+        else:
+            self.packed = self.builder.buffer("t0", plan.dtype, plan.packed.size, "read")
         extents = [axis.extent(size) for axis, size in zip(plan.axes, plan.block, strict=True)]
         channels = plan.shape.width if plan.depthwise else plan.inputs
         self.patch = Patch.declare(self.evaluator, "patch", extents, channels, plan.dtype, plan.shape.lanes)
@@ -85,40 +82,78 @@ class _Product:
 
     def stage(self) -> Stage:
         b, plan = self.builder, self.plan
-        group, image, *blocks, item = unflattened(b, b.iteration, self.sizes)
-        starts = [b.mul(block, size) for block, size in zip(blocks, plan.block, strict=True)]
-        origins = [b.add(b.mul(s, axis.in_step), axis.low) for s, axis in zip(starts, plan.axes, strict=True)]
-        first = b.mul(item, plan.panels_per_item)
-        if plan.depthwise:
-            column = b.mul(first, plan.shape.width)
-            have = b.minimum(b.sub(b.index(plan.outputs), column), plan.shape.width)
-            known = isinstance(plan.outputs, int) and plan.outputs % plan.shape.width == 0
-            self.patch.fill(
-                self.evaluator,
-                plan.source,
-                image,
-                self.evaluator.index(column),
-                origins,
-                have=None if known else have,
-            )
+        if plan.resident:
+            group, item = unflattened(b, b.iteration, self.sizes)
+            self._resident(group, item)
+            places = product(self.places)
         else:
-            channel = self.evaluator.index(group).scaled(plan.inputs)
-            self.patch.fill(self.evaluator, plan.source, image, channel, origins)
-        last = b.minimum(b.add(first, plan.panels_per_item), b.index(plan.panels))
-        if plan.panels_per_item == 1:
-            self._panel(group, image, starts, first)
-        else:
-            with b.loop(first, last, name="panel") as loop:
-                self._panel(group, image, starts, loop.index)
+            group, image, *blocks, item = unflattened(b, b.iteration, self.sizes)
+            place = self._filled(group, image, blocks, b.mul(item, plan.panels_per_item))
+            self._panels(item, lambda panel: self._panel(group, panel, place))
+            places = 1
         positions = prod(plan.block) * plan.panels_per_item * plan.shape.width
-        flops = plan.inputs * (2 * positions * plan.taps)
+        flops = plan.inputs * places * (2 * positions * plan.taps)
         return Stage(b.finish(), 50 + flops // 60)
 
-    def _panel(self, group: Value, image: Value, starts: list[Value], panel: Value) -> None:
+    def _panels(self, item: Value, body: Callable[[Value], None]) -> None:
+        """The panels of an iteration."""
         b, plan = self.builder, self.plan
-        number = b.add(b.mul(group, b.index(plan.panels)), panel)
+        if plan.panels_per_item == 1:
+            body(item)
+            return
+        first = b.mul(item, plan.panels_per_item)
+        with b.loop(first, b.minimum(b.add(first, plan.panels_per_item), b.index(plan.panels)), name="panel") as loop:
+            body(loop.index)
+
+    def _resident(self, group: Value, item: Value) -> None:
+        """All positions for some panels, each packed here."""
+        b, plan = self.builder, self.plan
+        packer = FilterPacker(plan, self.evaluator, self.packed, plan.inputs)
+
+        def pack(panel: Value) -> None:
+            packer.pack(group, panel, b.index(0), b.index(plan.inputs), b.index(0))
+
+        if product(self.places) == 1:
+            # a single patch serves all panels
+            place = self._filled(group, b.index(0), [b.index(0)] * len(plan.axes), b.index(0))
+
+            def only(panel: Value) -> None:
+                pack(panel)
+                self._panel(group, panel, place)
+
+            self._panels(item, only)
+            return
+
+        def every(panel: Value) -> None:
+            pack(panel)
+            with b.loop(0, product(self.places), name="place") as loop:
+                image, *blocks = unflattened(b, loop.index, self.places)
+                self._panel(group, panel, self._filled(group, image, blocks, panel))
+
+        self._panels(item, every)
+
+    def _filled(self, group: Value, image: Value, blocks: list[Value], panel: Value) -> _Place:
+        """Fills the patch for a block of positions."""
+        b, plan, evaluator = self.builder, self.plan, self.evaluator
+        starts = [b.mul(block, size) for block, size in zip(blocks, plan.block, strict=True)]
+        origins = [b.add(b.mul(s, axis.in_step), axis.low) for s, axis in zip(starts, plan.axes, strict=True)]
+        have = None
+        channel = evaluator.index(group).scaled(plan.inputs)
+        if plan.depthwise:
+            column = b.mul(panel, plan.shape.width)
+            channel = evaluator.index(column)
+            if not isinstance(plan.outputs, int) or plan.outputs % plan.shape.width:
+                have = b.minimum(b.sub(b.index(plan.outputs), column), plan.shape.width)
+        self.patch.fill(evaluator, plan.source, image, channel, origins, have=have)
+        return _Place(image, tuple(starts))
+
+    def _panel(self, group: Value, panel: Value, place: _Place) -> None:
+        b, plan = self.builder, self.plan
         column = b.mul(panel, plan.shape.width)
-        at = _Panel(group, image, tuple(starts), column, b.mul(number, b.index(plan.panel_size)))
+        packed = b.index(0)
+        if not plan.resident:
+            packed = b.mul(b.add(b.mul(group, b.index(plan.panels)), panel), b.index(plan.panel_size))
+        at = _Panel(group, place.image, place.starts, column, packed)
         if plan.phases == 1:
             self._phase(at, [b.index(0)] * len(plan.axes))
             return
@@ -246,11 +281,11 @@ class _Product:
         d = len(plan.axes) - len(ranges)
         axis = plan.axes[d]
         step = b.index(self.patch.strides()[d] * axis.tap_step)
-        inner = plan.inputs * (prod(len(other.order) for other in plan.axes[d + 1 :]) * plan.shape.width)
+        inner = plan.pitch * (prod(len(other.order) for other in plan.axes[d + 1 :]) * plan.shape.width)
         (start, count), *rest = ranges
         packed = b.add(packed, b.mul(start, b.index(inner)))
         # taps that follow each other in the patch are one sum with their channels
-        if not rest and not plan.depthwise and axis.tap_step == 1:
+        if not rest and not plan.depthwise and axis.tap_step == 1 and plan.pitch == plan.inputs:
             return self._over_channels(source, packed, b.mul(count, b.index(plan.inputs)), sums)
         with b.loop(0, count, carried=list(sums), name=f"tap{d}") as loop:
             here = b.add(source, b.mul(loop.index, step))
@@ -308,6 +343,14 @@ class _Product:
 
 def _moved(evaluator: Evaluator, index: Index, by: int | Value, step: int) -> Index:
     return index.shifted(by * step) if isinstance(by, int) else index.plus(evaluator.index(by).scaled(step))
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """A block of positions: its image, and where it begins along each dimension."""
+
+    image: Value
+    starts: tuple[Value, ...]
 
 
 @dataclass(frozen=True, slots=True)

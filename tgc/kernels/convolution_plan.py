@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 from tgc.dtypes import DType
 from tgc.errors import CompilerBug
-from tgc.ir.dims import Dim, evaluate
+from tgc.ir.dims import Dim, evaluate, product
 from tgc.ir.graph import Node, Value
 from tgc.kernels.grid import ceil_divide
 from tgc.kernels.lowering import Temporary
@@ -18,8 +18,12 @@ from tgc.ops import rules
 from tgc.ops.convolve import Windows
 from tgc.target import Target
 
-# elements of a patch: half of a second-level cache holds it and a panel
-_LARGEST_PATCH = 48 * 1024
+# the part of a second-level cache that a patch may take; a panel has the rest
+_PATCH_SHARE = 4
+# iterations that are enough for any number of threads, and what is enough if more would be dear
+_ITERATIONS, _FEW_ITERATIONS = 12, 8
+# bytes after which the sets of a first-level cache come round again: a page, as that is what it is indexed within
+_SET_PERIOD = 4096
 # positions along the innermost dimension that one block takes if there are more of them
 _LONGEST_BLOCK = 64
 
@@ -46,6 +50,7 @@ class Plan:
     shape: TileShape
     pattern: tuple[int, int]
     block: tuple[int, ...]
+    resident: bool
     panels_per_item: int
 
     @property
@@ -57,8 +62,18 @@ class Plan:
         return ceil_divide(self.outputs, self.shape.width)
 
     @property
+    def pitch(self) -> Dim:
+        """Rows of a panel from one tap to the next: its input channels.
+
+        And one more where the same channel of all taps would fall into one set of a first-level cache: a panel would
+        take twice as long to pack.
+        """
+        clash = isinstance(self.inputs, int) and self.inputs * self.shape.width * self.dtype.itemsize % _SET_PERIOD == 0
+        return self.inputs + 1 if clash and self.taps > 1 else self.inputs
+
+    @property
     def panel_size(self) -> Dim:
-        return self.inputs * (self.taps * self.shape.width)
+        return self.pitch * (self.taps * self.shape.width)
 
     @property
     def phases(self) -> int:
@@ -99,12 +114,11 @@ def plan_convolution(anchor: Node, target: Target) -> Plan:
     dtype = result.dtype.compute
     pattern, shape = _tile(axes, tallest_tiles(target, dtype, outputs), outputs)
     channels = shape.width if depthwise else inputs
-    block = _block(axes, pattern, channels)
+    block = _block(axes, pattern, channels, target.l2_bytes // (_PATCH_SHARE * dtype.itemsize))
     panels = ceil_divide(outputs, shape.width)
-    blocks = ceil_divide(axes[0].positions, block[0])
-    few = isinstance(blocks, int) and isinstance(result.shape[0], int) and blocks * result.shape[0] * groups < 32
-    together = 1 if few or depthwise else min(4, panels) if isinstance(panels, int) else 1
-    return Plan(
+    blocks = product(ceil_divide(axis.positions, size) for axis, size in zip(axes, block, strict=True))
+    places = source.shape[0] * blocks
+    unpacked = Plan(
         anchor,
         source,
         rules.integer(filter_.node.attributes, "index"),
@@ -118,8 +132,45 @@ def plan_convolution(anchor: Node, target: Target) -> Plan:
         shape,
         pattern,
         block,
-        together,
+        False,
+        1 if depthwise else _together(places * groups, panels),
     )
+    if depthwise or not _is_resident(unpacked, places, target):
+        return unpacked
+    return replace(unpacked, resident=True, panels_per_item=_together(groups, panels))
+
+
+def _together(others: Dim, panels: Dim) -> int:
+    """How many panels an iteration takes: more share its patch, fewer leave work for other threads."""
+    if not isinstance(panels, int):
+        return 1
+    if not isinstance(others, int):
+        return max(1, min(4, panels))
+    pieces = -(-_ITERATIONS // max(others, 1))
+    return max(1, panels // pieces)
+
+
+def _is_resident(plan: Plan, places: Dim, target: Target) -> bool:
+    """Whether iterations that pack their own panels have less to put in order: the filter once and the source for
+    every group of panels, but no panels written to memory and read again.
+
+    ``places``: blocks of positions of all images. It takes panels that a second-level cache holds beside a patch, and
+    as many of them as there should be iterations.
+    """
+    panels, packed = plan.panels, plan.packed.size
+    source = product(plan.source.shape)
+    if not (
+        isinstance(panels, int) and isinstance(packed, int) and isinstance(source, int) and isinstance(places, int)
+    ):
+        return False
+    if plan.groups * panels < _FEW_ITERATIONS:
+        return False
+    # a panel that does not fit is read from further away by every tile
+    if packed // (plan.groups * panels) * plan.dtype.itemsize > target.l2_bytes * (_PATCH_SHARE - 1) // _PATCH_SHARE:
+        return False
+    first = 2 * packed + source * -(-panels // plan.panels_per_item)
+    fills = -(-panels // _together(plan.groups, panels)) if places == 1 else panels
+    return packed + source * fills < first
 
 
 def _tile(axes: Sequence[Sliding], tallest: Sequence[TileShape], outputs: Dim) -> tuple[tuple[int, int], TileShape]:
@@ -141,8 +192,9 @@ def _tile(axes: Sequence[Sliding], tallest: Sequence[TileShape], outputs: Dim) -
     return best[1], best[2]
 
 
-def _block(axes: Sequence[Sliding], pattern: tuple[int, int], channels: Dim) -> tuple[int, ...]:
-    """Positions of one iteration along each dimension: multiples of the pattern, whose patch fits into the cache."""
+def _block(axes: Sequence[Sliding], pattern: tuple[int, int], channels: Dim, largest: int) -> tuple[int, ...]:
+    """Positions of one iteration along each dimension: multiples of the pattern, whose patch has at most ``largest``
+    elements."""
     height, width = pattern
     columns = axes[-1].positions
     last = width * max(1, _LONGEST_BLOCK // width)
@@ -156,7 +208,7 @@ def _block(axes: Sequence[Sliding], pattern: tuple[int, int], channels: Dim) -> 
     second = height
     rows = axes[-2].positions
     limit = rows if isinstance(rows, int) else 8
-    while second < limit and axes[-2].extent(second + height) * line <= _LARGEST_PATCH:
+    while second < limit and axes[-2].extent(second + height) * line <= largest:
         second += height
     if isinstance(rows, int) and rows > second:
         pieces = -(-rows // second)
