@@ -39,15 +39,18 @@ class KernelLibrary:
     kernels: dict[str, Kernel] = field(default_factory=dict)
     sources: dict[str, Node] = field(default_factory=dict)
     _lowered: dict[object, Lowering] = field(default_factory=dict)
+    _kept: dict[Node, frozenset[int]] = field(default_factory=dict)
 
-    def lowering(self, node: Node) -> Lowering:
-        """The kernels of a fusion node."""
+    def lowering(self, node: Node, kept: frozenset[int] | None = None) -> Lowering:
+        """The kernels of a fusion node, of whose operands ``kept`` are the same in every call (None: those that were
+        before)."""
+        kept = self._kept[node] = self._kept.get(node, frozenset()) if kept is None else kept
         kind, region = FusionKind(node.attributes["kind"]), node.regions[0]
-        key = (kind, region)
+        key = (kind, region, kept)
         found = self._lowered.get(key)
         if found is None:
             name = f"{self.prefix}{len(self._lowered)}_{_title(region)}"
-            found = lower(kind, region, name=name, target=self.target, table=self.table)
+            found = lower(kind, region, name=name, target=self.target, table=self.table, kept=kept)
             self._lowered[key] = found
             for stage in found.stages:
                 self._add(stage.kernel)
@@ -238,7 +241,8 @@ class _Assembler:
         raise CompilerBug(f"{node.op} is not fused", stage="programs")
 
     def _launch(self, node: Node, operands: list[Address], results: list[Address]) -> list[Step]:
-        lowering = self.library.lowering(node)
+        fixed = self.invariants.function.fixed
+        lowering = self.library.lowering(node, frozenset(i for i, a in enumerate(operands) if a in fixed))
         places = {f"p{i}": a for i, a in enumerate(operands)} | {f"r{i}": a for i, a in enumerate(results)}
         steps: list[Step] = []
         offset = self.temporaries

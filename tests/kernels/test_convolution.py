@@ -221,9 +221,9 @@ def test_a_table_of_equal_steps_needs_no_choice() -> None:
     assert "select" not in {op.name for op in b.finish().walk()}
 
 
-def planned(name: str, op: str = FORWARD) -> Plan:
+def planned(name: str, op: str, kept: frozenset[int] = frozenset()) -> Plan:
     graph = region(op, *SHAPES[name])
-    return plan_convolution(next(n for n in graph.nodes() if n.op == op), AVX512)
+    return plan_convolution(next(n for n in graph.nodes() if n.op == op), AVX512, kept)
 
 
 @pytest.mark.parametrize(
@@ -240,6 +240,15 @@ def planned(name: str, op: str = FORWARD) -> Plan:
 )
 def test_panels_stay_in_the_cache_where_filters_are_larger_than_images(name: str, op: str, resident: bool) -> None:
     assert planned(name, op).resident == resident
+    assert not planned(name, op, kept=frozenset({1})).resident, "a filter that is kept is packed once"
+
+
+def test_the_positions_of_a_tile_do_not_share_the_sets_of_a_cache(compiled: Callable) -> None:
+    graph = region(FORWARD, (1, 1024, 2, 14), (5, 1024, 1, 1), window(2), last=True)
+    plan = plan_convolution(next(n for n in graph.nodes() if n.op == FORWARD), AVX512)
+    assert plan.position_pitch > 1024
+    inputs = arrays(graph)
+    check(compiled(lower, graph)(*inputs), graph, inputs)
 
 
 @pytest.mark.parametrize(("size", "pattern"), [(56, (1, 14)), (28, (1, 14)), (14, (1, 14)), (7, (1, 7)), (6, (2, 6))])

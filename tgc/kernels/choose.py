@@ -35,8 +35,22 @@ SCHEDULES: Final[Mapping[FusionKind, Schedule]] = MappingProxyType(
 )
 
 
-def lower(kind: FusionKind, region: Graph, *, name: str, target: Target, table: OpTable) -> Lowering:
-    """The kernels of a fusion region; ``name`` begins their names. Raises :class:`CompilerBug` for an unknown kind."""
+def lower(
+    kind: FusionKind,
+    region: Graph,
+    *,
+    name: str,
+    target: Target,
+    table: OpTable,
+    kept: frozenset[int] = frozenset(),
+) -> Lowering:
+    """The kernels of a fusion region; ``name`` begins their names.
+
+    ``kept``: the parameters that are the same in every call, so that a stage which reads nothing else runs once.
+    Raises :class:`CompilerBug` for an unknown kind.
+    """
+    if kind is FusionKind.CONVOLUTION:
+        return convolution.lower(region, name=name, target=target, table=table, kept=kept)
     schedule = SCHEDULES.get(kind)
     if schedule is None:
         raise CompilerBug(f"there is no schedule for a region of kind {kind.value}", stage="schedule")

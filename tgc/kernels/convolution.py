@@ -41,13 +41,16 @@ from tgc.kernels.tile import accumulate, product_sum, zeros
 from tgc.target import Target
 
 
-def lower(region: Graph, *, name: str, target: Target, table: OpTable) -> Lowering:
-    """The kernels of a convolution, or of one of its gradients, with its epilogue."""
+def lower(region: Graph, *, name: str, target: Target, table: OpTable, kept: frozenset[int] = frozenset()) -> Lowering:
+    """The kernels of a convolution, or of one of its gradients, with its epilogue.
+
+    ``kept``: the parameters that are the same in every call; a filter among them is packed once, so by a stage.
+    """
     anchor = next(n for n in region.nodes() if table[n.op].kind is OpKind.CONVOLUTION)
     if anchor.op == "convolution_filter_gradient":
         return filter_gradient.lower(region, anchor, name=name, target=target, table=table)
     require_plain_results(region)
-    plan = plan_convolution(anchor, target)
+    plan = plan_convolution(anchor, target, kept)
     if convolution_rows.takes(plan, region):
         return convolution_rows.lower(plan, region, name=name, target=target, table=table)
     stage = _Product(plan, region, name, table).stage()
@@ -73,7 +76,9 @@ class _Product:
             self.packed = self.builder.buffer("t0", plan.dtype, plan.packed.size, "read")
         extents = [axis.extent(size) for axis, size in zip(plan.axes, plan.block, strict=True)]
         channels = plan.shape.width if plan.depthwise else plan.inputs
-        self.patch = Patch.declare(self.evaluator, "patch", extents, channels, plan.dtype, plan.shape.lanes)
+        self.patch = Patch.declare(
+            self.evaluator, "patch", extents, channels, plan.dtype, plan.shape.lanes, pitch=plan.position_pitch
+        )
         self._tile_buffer: Buffer | None = None
         # neighbouring positions, not channels, lie side by side in the result
         strides = region.results[0].type.strides
@@ -281,11 +286,16 @@ class _Product:
         d = len(plan.axes) - len(ranges)
         axis = plan.axes[d]
         step = b.index(self.patch.strides()[d] * axis.tap_step)
-        inner = plan.pitch * (prod(len(other.order) for other in plan.axes[d + 1 :]) * plan.shape.width)
+        inner = plan.tap_pitch * (prod(len(other.order) for other in plan.axes[d + 1 :]) * plan.shape.width)
         (start, count), *rest = ranges
         packed = b.add(packed, b.mul(start, b.index(inner)))
         # taps that follow each other in the patch are one sum with their channels
-        if not rest and not plan.depthwise and axis.tap_step == 1 and plan.pitch == plan.inputs:
+        if (
+            not rest
+            and not plan.depthwise
+            and axis.tap_step == 1
+            and plan.tap_pitch == plan.position_pitch == plan.inputs
+        ):
             return self._over_channels(source, packed, b.mul(count, b.index(plan.inputs)), sums)
         with b.loop(0, count, carried=list(sums), name=f"tap{d}") as loop:
             here = b.add(source, b.mul(loop.index, step))

@@ -107,7 +107,7 @@ class FilterPacker:
     def _row(self, tap: Value, channel: Value) -> Value:
         """The row of a panel that holds an input channel of a tap."""
         b, plan = self.builder, self.plan
-        return b.add(b.mul(tap, b.index(plan.pitch)), channel)
+        return b.add(b.mul(tap, b.index(plan.tap_pitch)), channel)
 
     def _run(
         self,

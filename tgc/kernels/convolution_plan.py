@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from math import prod
+from math import gcd, prod
 
 from tgc.dtypes import DType
 from tgc.errors import CompilerBug
@@ -22,8 +22,9 @@ from tgc.target import Target
 _PATCH_SHARE = 4
 # iterations that are enough for any number of threads, and what is enough if more would be dear
 _ITERATIONS, _FEW_ITERATIONS = 12, 8
-# bytes after which the sets of a first-level cache come round again: a page, as that is what it is indexed within
+# bytes after which the sets of a first-level cache come round again: a page, as it is indexed by what lies within one
 _SET_PERIOD = 4096
+_WAYS = 8
 # positions along the innermost dimension that one block takes if there are more of them
 _LONGEST_BLOCK = 64
 
@@ -62,18 +63,29 @@ class Plan:
         return ceil_divide(self.outputs, self.shape.width)
 
     @property
-    def pitch(self) -> Dim:
+    def tap_pitch(self) -> Dim:
         """Rows of a panel from one tap to the next: its input channels.
 
-        And one more where the same channel of all taps would fall into one set of a first-level cache: a panel would
-        take twice as long to pack.
+        And one more where iterations pack, and the same channel of all taps would fall into few sets of a cache: it
+        would take twice as long.
         """
-        clash = isinstance(self.inputs, int) and self.inputs * self.shape.width * self.dtype.itemsize % _SET_PERIOD == 0
-        return self.inputs + 1 if clash and self.taps > 1 else self.inputs
+        apart = self.inputs * (self.shape.width * self.dtype.itemsize)
+        return self.inputs + 1 if self.resident and _clash(apart, self.taps) else self.inputs
+
+    @property
+    def position_pitch(self) -> Dim:
+        """Elements of a patch from one place to the next: its channels.
+
+        And a vector where one channel of the positions of a tile would fall into few sets of a cache: a product of
+        1024 channels would take a third longer.
+        """
+        channels = self.shape.width if self.depthwise else self.inputs
+        apart = channels * (self.axes[-1].in_step * self.dtype.itemsize)
+        return channels + self.shape.lanes if _clash(apart, self.pattern[1]) else channels
 
     @property
     def panel_size(self) -> Dim:
-        return self.pitch * (self.taps * self.shape.width)
+        return self.tap_pitch * (self.taps * self.shape.width)
 
     @property
     def phases(self) -> int:
@@ -84,8 +96,11 @@ class Plan:
         return Temporary(self.dtype, self.panel_size * self.panels * self.groups)
 
 
-def plan_convolution(anchor: Node, target: Target) -> Plan:
-    """Which tile, block and panels a convolution or its input gradient gets."""
+def plan_convolution(anchor: Node, target: Target, kept: frozenset[int] = frozenset()) -> Plan:
+    """Which tile, block and panels a convolution or its input gradient gets.
+
+    ``kept``: the parameters that are the same in every call.
+    """
     windows = Windows.of(anchor.attributes)
     source, filter_ = anchor.operands
     result = anchor.result
@@ -135,9 +150,14 @@ def plan_convolution(anchor: Node, target: Target) -> Plan:
         False,
         1 if depthwise else _together(places * groups, panels),
     )
-    if depthwise or not _is_resident(unpacked, places, target):
+    if depthwise or unpacked.filter in kept or not _is_resident(unpacked, places, target):
         return unpacked
     return replace(unpacked, resident=True, panels_per_item=_together(groups, panels))
+
+
+def _clash(apart: Dim, lines: int) -> bool:
+    """Whether so many lines, ``apart`` bytes from each other, leave a first-level cache no room for anything else."""
+    return isinstance(apart, int) and apart > 0 and 2 * lines > _SET_PERIOD // gcd(_SET_PERIOD, apart) * _WAYS
 
 
 def _together(others: Dim, panels: Dim) -> int:

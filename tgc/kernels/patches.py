@@ -24,11 +24,13 @@ from tgc.kernels.vector_loop import vector_loop
 
 @dataclass(frozen=True)
 class Patch:
-    """``extents`` elements of each spatial dimension by ``channels``, in ``buffer``, of ``dtype``."""
+    """``extents`` elements of each spatial dimension by ``channels``, in ``buffer``, of ``dtype``; ``pitch`` elements
+    from one place to the next."""
 
     buffer: Buffer
     extents: tuple[int, ...]
     channels: Dim
+    pitch: Dim
     dtype: DType
     lanes: int
 
@@ -41,14 +43,17 @@ class Patch:
         dtype: DType,
         lanes: int,
         beyond: int = 0,
+        *,
+        pitch: Dim | None = None,
     ) -> Patch:
         """A patch in scratch, with room for whole squares to be stored, and ``beyond`` more to be read, at its end."""
-        size = (product(extents) + square_size(lanes)) * channels + lanes + beyond
-        return Patch(evaluator.builder.scratch(name, dtype, size), tuple(extents), channels, dtype, lanes)
+        pitch = channels if pitch is None else pitch
+        size = (product(extents) + square_size(lanes)) * pitch + lanes + beyond
+        return Patch(evaluator.builder.scratch(name, dtype, size), tuple(extents), channels, pitch, dtype, lanes)
 
     def strides(self) -> list[Dim]:
         """Elements between neighbours of each spatial dimension."""
-        return [product(self.extents[d + 1 :]) * self.channels for d in range(len(self.extents))]
+        return [product(self.extents[d + 1 :]) * self.pitch for d in range(len(self.extents))]
 
     def fill(
         self,
@@ -100,7 +105,7 @@ class _Filling:
         with b.loop(0, product(rows), name="row") as loop:
             locals_ = unflattened(b, loop.index, rows) if rows else []
             places = [b.add(o, p) for o, p in zip(self.origins, locals_, strict=False)]
-            base = b.mul(loop.index, b.index(columns * patch.channels))
+            base = b.mul(loop.index, b.index(columns * patch.pitch))
             inside = b.constant(True, bool_)
             for place, extent in zip(places, self.type.shape[2:-1], strict=True):
                 inside = b.bit_and(inside, b.compare("ge", place, 0))
@@ -114,7 +119,7 @@ class _Filling:
     def _zero(self, base: Value, low: Value, high: Value) -> None:
         """Zeros from one column to another, and up to a vector beyond: what follows is written later."""
         b, patch = self.builder, self.patch
-        pitch = b.index(patch.channels)
+        pitch = b.index(patch.pitch)
         end = b.add(base, b.mul(high, pitch))
         with b.loop(b.add(base, b.mul(low, pitch)), end, patch.lanes, name="zero") as loop:
             b.store(patch.buffer, loop.index, b.constant(0, patch.dtype, patch.lanes))
@@ -127,7 +132,12 @@ class _Filling:
         else:
             strides = main_strides(accesses(source, self.evaluator.table), self.type.rank)
             straight = False
-        dense = straight and self.have is None and strides[1] == 1 and strides[-1] == self.patch.channels
+        dense = (
+            straight
+            and self.have is None
+            and strides[1] == 1
+            and strides[-1] == self.patch.channels == self.patch.pitch
+        )
         if dense:
             self._run(base, rows, low, high)
         elif strides[1] == 1:
@@ -148,7 +158,7 @@ class _Filling:
     def _run(self, base: Value, rows: list[Index], low: Value, high: Value) -> None:
         """All columns at once: they follow each other in the image as they do in the patch."""
         b, patch, evaluator = self.builder, self.patch, self.evaluator
-        pitch = b.index(patch.channels)
+        pitch = b.index(patch.pitch)
         buffer = parameter_buffer(evaluator, self.source)
         start = self._at(rows, evaluator.index(low), Index())
         source = evaluator.scalar(evaluator.address(self.type, start, 1))
@@ -164,7 +174,7 @@ class _Filling:
         """Column by column, vectors along the channels; what lies beyond them is overwritten by the next column."""
         b, patch, evaluator = self.builder, self.patch, self.evaluator
         with b.loop(low, high, name="column") as loop:
-            target = b.add(base, b.mul(loop.index, b.index(patch.channels)))
+            target = b.add(base, b.mul(loop.index, b.index(patch.pitch)))
 
             def body(v: Value, count: Value | None) -> None:
                 point = evaluator.point(patch.lanes, count)
@@ -193,9 +203,9 @@ class _Filling:
                 point = evaluator.point(size, count)
                 column = evaluator.index(v, lane=1)
                 square = [b.splat(self._load(point, self._at(rows, column, evaluator.index(c))), size) for c in lines]
-                target = b.add(b.add(base, b.mul(v, b.index(patch.channels))), first)
+                target = b.add(b.add(base, b.mul(v, b.index(patch.pitch))), first)
                 for j, value in enumerate(transposed(b, square)):
-                    b.store(patch.buffer, b.add(target, b.index(patch.channels * j)), value)
+                    b.store(patch.buffer, b.add(target, b.index(patch.pitch * j)), value)
 
             vector_loop(b, low, high, size, body)
 
@@ -207,8 +217,8 @@ class _Filling:
             def body(v: Value, count: Value | None) -> None:
                 point = evaluator.point(patch.lanes, count)
                 at = self._at(rows, evaluator.index(v, lane=1), evaluator.index(loop.index))
-                offset = b.add(b.add(base, b.mul(v, b.index(patch.channels))), loop.index)
-                place = evaluator.index(offset).plus(Index(lane=patch.channels))
+                offset = b.add(b.add(base, b.mul(v, b.index(patch.pitch))), loop.index)
+                place = evaluator.index(offset).plus(Index(lane=patch.pitch))
                 point.store(patch.buffer, place, self._load(point, at))
 
             vector_loop(b, low, high, patch.lanes, body)
