@@ -90,8 +90,13 @@ def named(name: str) -> DType:
 def from_numpy(dtype: np.dtype[np.generic]) -> DType:
     """The dtype of a NumPy dtype in native byte order; :class:`DTypeError` if tgc has none."""
     found = _FROM_NUMPY.get(dtype)
+    if found is None and not dtype.isnative:
+        raise DTypeError(
+            f"NumPy dtype {dtype.str} has another byte order than this machine",
+            hint='convert it: array.astype(array.dtype.newbyteorder("="))',
+        )
     if found is None:
-        raise DTypeError(f"NumPy dtype {dtype!r} has no tgc dtype", hint="the dtypes are " + ", ".join(DTYPES))
+        raise DTypeError(f"NumPy dtype {dtype} has no tgc dtype", hint="the dtypes are " + ", ".join(DTYPES))
     return found
 
 

@@ -54,6 +54,10 @@ class MissingAttribute(UserError, AttributeError):
     """An attribute that tensors do not have."""
 
 
+class AllocationError(UserError, MemoryError):
+    """Results or workspace that need more memory than there is."""
+
+
 class ParseError(UserError):
     """IR text, a type specification or a file that is malformed."""
 

@@ -36,7 +36,14 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         *("tgc.kernels.choose", "tgc.kernels"),
     ),
     (
-        *("tgc.backend.host", "tgc.backend.abi", "tgc.backend.*", "tgc.backend.emit", "tgc.backend.jit"),
+        *(
+            "tgc.backend.uninterrupted",
+            "tgc.backend.host",
+            "tgc.backend.abi",
+            "tgc.backend.*",
+            "tgc.backend.emit",
+            "tgc.backend.jit",
+        ),
         *("tgc.backend.threads", "tgc.backend.entry", "tgc.backend.call", "tgc.backend.library"),
         *("tgc.backend.header", "tgc.backend.link", "tgc.backend"),
     ),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import functools
 from collections.abc import Callable, Mapping, Sequence
+from math import prod
 from types import MappingProxyType
 from typing import Any, Final, TypeAlias
 
@@ -14,8 +15,8 @@ import numpy.typing as npt
 from tgc.backend.abi import ALIGNMENT, CALL_FIELDS, MESSAGES, Status
 from tgc.backend.call_text import ALIGNED, C_CONTIGUOUS, WRITEABLE, Argument, Description, Result
 from tgc.backend.threads import Runtime, process_runtime
-from tgc.dtypes import DType
-from tgc.errors import CompilerBug, DTypeError, ShapeError, UserError
+from tgc.dtypes import DType, u8
+from tgc.errors import AllocationError, CompilerBug, DTypeError, ShapeError, UserError
 from tgc.ir.dims import Expr, evaluate, symbols
 from tgc.kernels.program import Program, ProgramValue
 
@@ -223,8 +224,7 @@ class _SlowCall:
         for constraint in program.constraints:
             left, right = evaluate(constraint.left, env), evaluate(constraint.right, env)
             if left != right if constraint.relation == "==" else left > right:
-                sizes = ", ".join(f"{name} = {size}" for name, size in env.items())
-                raise ShapeError(f"{program.name}: {constraint.message}", hint=f"{constraint}, but {sizes}")
+                raise ShapeError(f"{program.name}: {constraint.message}", hint=f"{constraint}, but {_sizes(env)}")
         for value in program.outputs:
             shape = [evaluate(d, env) for d in value.shape]
             if min(shape, default=0) < 0:
@@ -236,14 +236,21 @@ class _SlowCall:
         dims = (ctypes.c_int64 * max(1, len(program.symbols)))(*(env[name] for name in program.symbols))
         status = _CHECK(binder.address["check"])(ctypes.addressof(dims))
         if status < 0:
-            raise ShapeError(f"{program.name}: {MESSAGES[Status(-status)]}", hint=f"the dimensions are {dict(env)}")
+            raise ShapeError(f"{program.name}: {MESSAGES[Status(-status)]}", hint=_sizes(env))
         executor = binder.runtime.executor
         threads = ctypes.c_int32.from_address(executor + _THREADS_OFFSET).value if executor else 1
         size = _WORKSPACE(binder.address["workspace"])(ctypes.addressof(dims), threads)
-        if status or size < 0:
-            raise CompilerBug(f"{program.name} refused {dict(env)} ({status}, {size})", stage="call")
-        outputs = [np.empty([evaluate(d, env) for d in v.shape], v.dtype.numpy) for v in program.outputs]
-        memory = np.empty(size + ALIGNMENT, np.uint8)
+        if status:
+            raise CompilerBug(f"{program.name} refused {dict(env)} ({status})", stage="call")
+        if size < 0:
+            message = MESSAGES[Status.TOO_LARGE]
+            raise ShapeError(f"{program.name}: {message}", hint=_sizes(env))
+        for_sizes = f" for {_sizes(env)}" if env else ""
+        outputs = [
+            _allocated([evaluate(d, env) for d in v.shape], v.dtype, f"{program.name}: the result {v}{for_sizes}")
+            for v in program.outputs
+        ]
+        memory = _allocated([size + ALIGNMENT], u8, f"{program.name}: the workspace{for_sizes}")
         tables = [_pointers(arrays) for arrays in (inputs, outputs, state)]
         call = _Call(
             inputs=ctypes.addressof(tables[0]),
@@ -258,6 +265,21 @@ class _SlowCall:
         if status:
             raise CompilerBug(f"{program.name}: {MESSAGES[Status(status)]}", stage="call")
         return outputs[0] if len(outputs) == 1 else tuple(outputs)
+
+
+def _sizes(env: Mapping[str, int]) -> str | None:
+    return ", ".join(f"{name} = {size}" for name, size in env.items()) or None
+
+
+def _allocated(shape: Sequence[int], dtype: DType, what: str) -> Array:
+    try:
+        return np.empty(shape, dtype.numpy)
+    except (MemoryError, ValueError):
+        size = prod(shape) * dtype.itemsize
+        raise AllocationError(
+            f"{what} needs {size} bytes ({size / 2**30:.3g} GiB), which cannot be had",
+            hint="take smaller sizes, for example a smaller batch; `tgc explain` tells which tensors need most",
+        ) from None
 
 
 def _pointers(arrays: Sequence[Array]) -> ctypes.Array[ctypes.c_void_p]:

@@ -60,7 +60,7 @@ _ROUSE_COST = 200_000
 
 PYTHON_FUNCTIONS = (
     *("PyTuple_GetItem", "PyTuple_SetItem", "PyTuple_New", "PyCapsule_GetPointer", "PyObject_Vectorcall"),
-    *("PyLong_FromLongLong", "Py_IncRef", "Py_DecRef", "PyEval_SaveThread", "PyEval_RestoreThread", "PyErr_NoMemory"),
+    *("PyLong_FromLongLong", "Py_IncRef", "Py_DecRef", "PyEval_SaveThread", "PyEval_RestoreThread", "PyErr_Clear"),
 )
 MEMORY_FUNCTIONS = ("aligned_alloc", "free", "madvise")
 
@@ -75,7 +75,7 @@ declare void @Py_IncRef(ptr)
 declare void @Py_DecRef(ptr)
 declare ptr @PyEval_SaveThread()
 declare void @PyEval_RestoreThread(ptr)
-declare ptr @PyErr_NoMemory()
+declare void @PyErr_Clear()
 declare ptr @aligned_alloc(i64, i64)
 declare void @free(ptr)
 declare i32 @madvise(ptr, i64, i32)
@@ -219,7 +219,8 @@ allocate:
   br i1 %complete, label %reserve, label %undo
 undo:
   call void @tgc_drop(ptr %objects, i64 %made)
-  ret ptr null
+  call void @PyErr_Clear()
+  br label %python
 reserve:
   %memory.at = alloca ptr
   store ptr null, ptr %memory.at
@@ -234,8 +235,7 @@ acquire:
 memory.error:
   call void @tgc_workspace_release(ptr %acquired, ptr null)
   call void @tgc_drop(ptr %objects, i64 %results)
-  %error = call ptr @PyErr_NoMemory()
-  ret ptr null
+  br label %python
 fill:
   %slot = phi ptr [ null, %reserve ], [ %acquired, %acquire ]
   %memory = load ptr, ptr %memory.at

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from tgc.backend.host import check_cpu
 from tgc.backend.objects import undefined_symbols
+from tgc.backend.uninterrupted import uninterrupted
 from tgc.errors import CompilerBug
 from tgc.lazy import LazyModule
 from tgc.target import Target
@@ -38,7 +39,7 @@ EXTERNAL_SYMBOLS: Final = frozenset(
 
 @functools.lru_cache(maxsize=32)
 def target_machine(target: Target) -> llvm.TargetMachine:
-    """The code generator of the main thread for a target, kept."""
+    """The code generator for a target, kept."""
     return create_machine(target)
 
 
@@ -70,20 +71,29 @@ def compile_module(text: str, target: Target, *, external: frozenset[str] = froz
 
 def unchecked_object(text: str, target: Target) -> bytes:
     """An object file of LLVM IR, whatever it calls: not to be loaded."""
-    machine = target_machine(target)
-    image: bytes = machine.emit_object(parse_module(text, machine))
-    return image
+
+    def emitted() -> bytes:
+        machine = target_machine(target)
+        image: bytes = machine.emit_object(parse_module(text, machine))
+        return image
+
+    return uninterrupted(emitted)
 
 
 def assembly(text: str, target: Target) -> str:
     """The assembly of LLVM IR."""
-    machine = target_machine(target)
-    return str(machine.emit_assembly(parse_module(text, machine)))
+
+    def emitted() -> str:
+        machine = target_machine(target)
+        return str(machine.emit_assembly(parse_module(text, machine)))
+
+    return uninterrupted(emitted)
 
 
+@functools.lru_cache(maxsize=32)
 def data_layout(target: Target) -> str:
     """How LLVM lays out data on a target."""
-    return str(target_machine(target).target_data)
+    return uninterrupted(lambda: str(target_machine(target).target_data))
 
 
 def parse_module(text: str, machine: llvm.TargetMachine) -> llvm.ModuleRef:

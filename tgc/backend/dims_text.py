@@ -11,6 +11,11 @@ from tgc.ir.polynomial import Atom
 _LARGEST = 1 << 62
 
 
+def _wrapped(number: int) -> str:
+    """What 64 bits keep of a number."""
+    return str((number + (1 << 63)) % (1 << 64) - (1 << 63))
+
+
 class DimWriter:
     """Writes code that computes dimensions into ``lines``.
 
@@ -37,11 +42,17 @@ class DimWriter:
     def operand(self, d: Dim) -> str:
         """The operand that holds ``d``: a literal, a symbol's operand or the result of new code."""
         if isinstance(d, int):
-            return str(d)
+            return self._literal(d)
         found = self._known.get(d)
         if found is None:
             found = self._known[d] = self._sum(d)
         return found
+
+    def _literal(self, number: int) -> str:
+        """A number as it stands; one beyond ±2**62 counts as an overflow."""
+        if self._checked and abs(number) > _LARGEST:
+            self.flag("true")
+        return _wrapped(number)
 
     def bind(self, symbol: str, operand: str) -> None:
         """Lets ``symbol`` stand for ``operand`` in what is written from now on."""
@@ -57,7 +68,7 @@ class DimWriter:
             term = ""
             for atom in monomial:
                 term = self._multiply(term, self._atom(atom)) if term else self._atom(atom)
-            term = self._scale(term, coefficient) if term else str(coefficient)
+            term = self._scale(term, coefficient) if term else self._literal(coefficient)
             total = self._add(total, term) if total else term
         return total
 
@@ -76,7 +87,7 @@ class DimWriter:
         if coefficient == 1:
             return a
         self._check_range(a, _LARGEST // abs(coefficient))
-        return self.emit(f"mul i64 {a}, {coefficient}")
+        return self.emit(f"mul i64 {a}, {_wrapped(coefficient)}")
 
     def _multiply(self, a: str, b: str) -> str:
         result = self.emit(f"mul i64 {a}, {b}")

@@ -55,6 +55,8 @@ def check_text(program: Program, symbol: str, visibility: str) -> str:
     for value in arrays:
         writer.operand(value.bytes)
     for step in walk(program.steps):
+        for known in (d for d in step_dims(step) if isinstance(d, int)):
+            writer.operand(known)
         for divisor in (d for dim in step_dims(step) for d in _divisors(dim)):
             if symbols(divisor) <= values.keys():
                 writer.flag(writer.emit(f"icmp slt i64 {writer.operand(divisor)}, 1"))

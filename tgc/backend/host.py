@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from tgc.backend.uninterrupted import uninterrupted
 from tgc.errors import TargetError
 from tgc.lazy import LazyModule
 from tgc.target import BASELINES, Target, baseline
@@ -46,6 +47,10 @@ def host_target() -> Target:
 
     Raises :class:`TargetError` on an architecture that tgc does not describe.
     """
+    return uninterrupted(_detected)
+
+
+def _detected() -> Target:
     initialize()
     triple = llvm.get_process_triple()
     features = llvm.get_host_cpu_features()

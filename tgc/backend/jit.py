@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import itertools
+import sys
+import threading
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -15,6 +19,7 @@ from tgc.backend.codegen import target_machine
 from tgc.backend.emit import OUT_OF_BOUNDS
 from tgc.backend.host import host_target
 from tgc.backend.objects import architecture
+from tgc.backend.uninterrupted import uninterrupted
 from tgc.errors import CompilerBug, TargetError
 from tgc.ir.dims import evaluate
 from tgc.kernels.ir import SCRATCH_ALIGNMENT, Kernel
@@ -29,9 +34,44 @@ _KERNEL = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int6
 _numbers = itertools.count()
 
 
+# LLVM keeps ten kilobytes of each library that was dropped, until the whole LLJIT is
+_LIBRARIES = 256
+# libraries that wait to be freed, five megabytes
+_MOST_DROPPED = 64
+
+
+class _Linker:
+    """An LLJIT, and its libraries that nobody holds any more.
+
+    To free one calls LLVM, which must not be interrupted (:func:`~tgc.backend.uninterrupted.uninterrupted`), while the
+    last reference may go in any thread: they are freed before the next one is linked, or when they are many.
+    """
+
+    def __init__(self) -> None:
+        self._jit = llvm.create_lljit_compiler(target_machine(host_target()))
+        self._dropped: deque[llvm.ResourceTracker] = deque()
+
+    def link(self, builder: llvm.JITLibraryBuilder, name: str) -> llvm.ResourceTracker:
+        """A library; RuntimeError if it does not link."""
+        self._free()
+        return builder.link(self._jit, name)
+
+    def drop(self, tracker: llvm.ResourceTracker) -> None:
+        """Frees a library, soon."""
+        self._dropped.append(tracker)
+        if len(self._dropped) >= _MOST_DROPPED and not sys.is_finalizing():
+            threading.Thread(target=self._free).start()
+
+    def _free(self) -> None:
+        with contextlib.suppress(IndexError):
+            while True:
+                self._dropped.popleft().close()
+
+
 @functools.lru_cache(maxsize=1)
-def _compiler() -> llvm.LLJIT:
-    return llvm.create_lljit_compiler(target_machine(host_target()))
+def _linker(generation: int) -> _Linker:
+    """What links libraries now; an older one ends with the last of its libraries."""
+    return _Linker()
 
 
 class Library:
@@ -50,24 +90,35 @@ class Library:
         addresses: Mapping[str, int] | None = None,
         dependencies: Sequence[object] = (),
     ) -> None:
+        uninterrupted(lambda: self._load((image,) if isinstance(image, bytes) else image, symbols, addresses or {}))
+        self._dependencies = tuple(dependencies)
+
+    def _load(self, images: Sequence[bytes], symbols: Sequence[str], addresses: Mapping[str, int]) -> None:
         host = host_target().triple.split("-", 1)[0]
         builder = llvm.JITLibraryBuilder().add_current_process()
-        for part in (image,) if isinstance(image, bytes) else image:
+        for part in images:
             found = architecture(part)
             if found != {"amd64": "x86_64", "arm64": "aarch64"}.get(host, host):
                 raise TargetError(f"an object for {found or 'an unknown machine'} cannot run on {host}")
             builder.add_object_img(part)
-        for name, address in (addresses or {}).items():
+        for name, address in addresses.items():
             builder.import_symbol(name, address)
         for name in symbols:
             builder.export_symbol(name)
-        self._dependencies = tuple(dependencies)
+        # names cannot be used again, even after a failure
+        number = next(_numbers)
+        linker = _linker(number // _LIBRARIES)
         try:
-            # names cannot be used again, even after a failure
-            self._tracker = builder.link(_compiler(), f"tgc{next(_numbers)}")
-            self._addresses: dict[str, int] = {name: self._tracker[name] for name in symbols}
+            tracker = linker.link(builder, f"tgc{number}")
         except RuntimeError as error:
             raise CompilerBug(str(error), stage="linking") from None
+        self._addresses: dict[str, int] = {name: tracker[name] for name in symbols}
+        self._code = (linker, tracker)
+
+    def __del__(self) -> None:
+        if code := getattr(self, "_code", None):
+            linker, tracker = code
+            linker.drop(tracker)
 
     def address(self, symbol: str) -> int:
         """Where a symbol lies; :class:`CompilerBug` if it is none of those that were asked for."""

@@ -38,7 +38,7 @@ def compile_modules(
     2
     """
     with ModuleCompiler(
-        target, external=external, threads=min(threads or available_processors(), len(texts))
+        target, external=external, threads=min(threads or available_processors(), max(1, len(texts)))
     ) as compiler:
         for text in texts:
             compiler.add(text)
@@ -59,8 +59,8 @@ class ModuleCompiler:
     def __init__(self, target: Target, *, external: frozenset[str] = frozenset(), threads: int | None = None) -> None:
         self._target = target
         self._external = external
-        workers = threads or available_processors()
-        self._pool = _futures.ThreadPoolExecutor(workers) if workers > 1 else None
+        # one thread at least, where no signal interrupts LLVM
+        self._pool = _futures.ThreadPoolExecutor(threads or available_processors())
         self._texts: list[str] = []
         self._images: list[Future[bytes]] = []
 
@@ -68,21 +68,16 @@ class ModuleCompiler:
         return self
 
     def __exit__(self, *failure: object) -> None:
-        if self._pool is not None:
-            self._pool.shutdown(cancel_futures=failure[0] is not None)
+        self._pool.shutdown(cancel_futures=failure[0] is not None)
 
     def add(self, text: str) -> None:
         """Begins to compile a module."""
         self._texts.append(text)
-        if self._pool is not None:
-            self._images.append(self._pool.submit(_object, text, self._target))
+        self._images.append(self._pool.submit(_object, text, self._target))
 
     def finish(self) -> tuple[bytes, ...]:
         """The objects, in the order in which the modules were added."""
-        if self._pool is None:
-            images = tuple(_object(text, self._target) for text in self._texts)
-        else:
-            images = tuple(image.result() for image in self._images)
+        images = tuple(image.result() for image in self._images)
         known = EXTERNAL_SYMBOLS.union(self._external, *map(defined_symbols, images))
         for text, image in zip(self._texts, images, strict=True):
             unknown = undefined_symbols(image) - known

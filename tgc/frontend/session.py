@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class Session:
     """What a process remembers between evaluations: compiled graphs by their results, bounded in number."""
 
-    most = 4096
+    most = 1024
 
     def __init__(self) -> None:
         self.compilations = 0

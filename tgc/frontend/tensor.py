@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 import numpy as np
 
-from tgc.dtypes import DType, bool_, f32, from_numpy, i64
+from tgc.dtypes import DType, f32, i64
 from tgc.errors import DTypeError, MissingAttribute, ShapeError, TraceError, UserError
 from tgc.frontend.base import BaseTensor, MutableTensor
-from tgc.frontend.trace import FunctionTrace, Region, Trace, copied, here, no_grad
+from tgc.frontend.trace import FunctionTrace, Region, Trace, copied, here, no_grad, type_of
 from tgc.frontend.windows import Windows
 from tgc.ir.graph import Array, Value
 
@@ -145,22 +145,13 @@ def tensor(data: Any, *, dtype: DType | None = None, requires_grad: bool = False
             hint="make them equally long, for example by padding",
             location=here(),
         ) from None
-    if array.dtype.kind not in "biufV":
-        raise DTypeError(
-            f"data of NumPy dtype {array.dtype} cannot become a tensor",
-            hint="pass numbers or booleans",
-            location=here(),
-        )
+    given = type_of(data if isinstance(data, np.ndarray) else array).dtype
     if dtype is None:
-        dtype = from_numpy(array.dtype) if isinstance(data, (np.ndarray, np.generic)) else _default(array)
+        dtype = given if isinstance(data, (np.ndarray, np.generic)) else _default(given)
     if requires_grad and not dtype.is_float:
         raise DTypeError(f"a tensor of {dtype} has no gradient", hint="pass dtype=tgc.f32", location=here())
     return Tensor(np.array(array, dtype=dtype.numpy, order="C"), requires_grad=requires_grad)
 
 
-def _default(array: Array) -> DType:
-    if array.dtype.kind == "b":
-        return bool_
-    if array.dtype.kind in "iu":
-        return i64
-    return f32
+def _default(given: DType) -> DType:
+    return i64 if given.is_integer else f32 if given.is_float else given

@@ -19,7 +19,7 @@ import numpy as np
 
 from passes.base import substitute
 from tgc.dtypes import from_numpy
-from tgc.errors import TraceError
+from tgc.errors import DTypeError, TraceError
 from tgc.frontend.session import Session
 from tgc.ir.builder import Builder
 from tgc.ir.graph import EMPTY, Array, Attributes, Value, literal, parameter, state
@@ -345,8 +345,13 @@ def commit_assigned() -> None:
 
 
 def type_of(array: Array) -> TensorType:
-    """The type of a NumPy array; DTypeError for a dtype that tgc does not have."""
-    return TensorType(from_numpy(array.dtype), array.shape)
+    """The type of a NumPy array; DTypeError for a dtype that tgc does not have, and for a masked array."""
+    try:
+        if isinstance(array, np.ma.MaskedArray):
+            raise DTypeError("a masked array cannot become a tensor", hint="fill it first: array.filled(0)")
+        return TensorType(from_numpy(array.dtype), array.shape)
+    except DTypeError as error:
+        raise DTypeError(error.message, hint=error.hint, location=here()) from None
 
 
 def copied(array: Array) -> Array:
