@@ -29,10 +29,10 @@ memory that they come from. What is decided, and by which term:
 * **streamed**: if a few rows meet a matrix that is larger than half of the second level, memory decides, not
   multiply-adds, and :mod:`tgc.kernels.axpys` and :mod:`tgc.kernels.dots` go through it in whole rows.
 * **tiles and panels of a task**: those with the least sum of: copying the rows once for each group of panels; reading
-  the panels once for each chunk of rows (sequential, so prefetching hides nearly all of it, as long as they stay near:
-  `_READ` or `_READ_FAR` cycles a byte); `_TASK` cycles for each task; and what is lost when equal tasks are spread
-  over 1, 2, 4 or 8 threads (the mean of these: the number of threads must not decide). Rows, sums and panels of a task
-  share half of the second level.
+  the panels once for each chunk of rows, `_READ` cycles a byte (sequential, so that prefetching hides all of it on a
+  quiet machine, but where others use the third level it took a ninth of a cycle); `_TASK` cycles for each task; and
+  what is lost when equal tasks are spread over 1, 2, 4 or 8 threads (the mean of these: the number of threads must not
+  decide). Rows, sums and panels of a task share half of the second level.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ from tgc.target import Target
 
 # cycles for each byte of a row that is copied
 _COPIED = 0.35
-# cycles for each byte of a panel that is read again, if all panels take a quarter of the third level, and beyond
-_READ, _READ_FAR = 1 / 256, 1 / 64
+# cycles for each byte of a panel that is read again
+_READ = 1 / 32
 # cycles that a task takes by itself
 _TASK = 300
 _THREADS = (1, 2, 4, 8)
@@ -199,9 +199,8 @@ def _cycles(p: Problem, chunk: int, group: int, copied: bool, target: Target) ->
     tasks = around * chunks * groups
     multiplied = tiles * panels * inner * tile_work(shape.rows, shape.vectors)
     left, right = tiles * shape.rows * inner * p.itemsize, panels * shape.width * inner * p.itemsize
-    reading = _READ if right <= target.l3_bytes // 4 else _READ_FAR
     idle = sum(-(-tasks // n) * n / tasks - 1 for n in _THREADS) / len(_THREADS) if tasks else 0.0
-    return around * ((groups * left * _COPIED if copied else 0) + chunks * right * reading + multiplied * idle) + (
+    return around * ((groups * left * _COPIED if copied else 0) + chunks * right * _READ + multiplied * idle) + (
         tasks * _TASK
     )
 

@@ -41,7 +41,7 @@ def lower(region: Graph, *, name: str, target: Target, table: OpTable) -> Loweri
         return Lowering((dots_stage(plan, region, name, table),))
     if is_axpys(plan, target):
         return lower_axpys(plan, region, name=name, target=target, table=table)
-    product_stage = _Product(plan, region, name, table).stage()
+    product_stage = _Product(plan, region, name, table, target).stage()
     if plan.blocking.packing is not Packing.WHOLE:
         return Lowering((product_stage,))
     return Lowering((packing_stage(plan, region, f"{name}_pack", table), product_stage), {"t0": plan.packed})
@@ -50,8 +50,9 @@ def lower(region: Graph, *, name: str, target: Target, table: OpTable) -> Loweri
 class _Product:
     """The kernel that multiplies."""
 
-    def __init__(self, plan: Plan, region: Graph, name: str, table: OpTable) -> None:
+    def __init__(self, plan: Plan, region: Graph, name: str, table: OpTable, target: Target) -> None:
         self.plan = plan
+        self.line_bytes = target.line_bytes
         self.together = plan.blocking.panels
         self.sizes: list[Dim] = [
             *(plan.sizes[c] for c in plan.outer),
@@ -169,14 +170,7 @@ class _Product:
 
     def _tile(self, block: _Block, panel: Value, row: Value, shape: TileShape) -> None:
         b, plan = self.builder, self.plan
-        sums = accumulate(
-            b,
-            shape,
-            block.size,
-            zeros(b, shape, plan.dtype),
-            self._read_rows(block, row),
-            self._read_vectors(block, panel),
-        )
+        sums = self._multiply(block, panel, row, shape)
         if not self.blocked:
             self._finish(sums, panel, row, shape)
             return
@@ -187,6 +181,38 @@ class _Product:
             self._finish(sums, panel, row, shape)
         with branch.otherwise():
             self._add_block(block, sums, panel, row, shape)
+
+    def _multiply(self, block: _Block, panel: Value, row: Value, shape: TileShape) -> tuple[Value, ...]:
+        """The sums of a tile over a block.
+
+        Rows that are read where they lie come from afar, as many streams as a tile has rows: the next tile's lines are
+        asked for while this one is multiplied, which made 3136 x 64 x 576 4 % faster.
+        """
+        b, plan, inner = self.builder, self.plan, self.plan.summed[-1]
+        read_row, read_vectors = self._read_rows(block, row), self._read_vectors(block, panel)
+        start = zeros(b, shape, plan.dtype)
+        line = self.line_bytes // plan.dtype.itemsize
+        if self.copied or plan.left.stride(inner) != 1 or plan.depth < 4 * line:
+            return accumulate(b, shape, block.size, start, read_row, read_vectors)
+        following = {plan.row: self.evaluator.index(b.add(self.low, b.add(row, shape.rows)))}
+        ahead = self.evaluator.scalar(
+            plan.left.offset({**block.at, **following, inner: self.evaluator.index(block.low)})
+        )
+        pitch = plan.left.stride(plan.row)
+        with b.loop(0, block.size, line, carried=start, name="line") as loop:
+            for r in range(shape.rows):
+                b.prefetch(self.left, b.add(b.add(ahead, loop.index), pitch * r))
+            size = b.minimum(b.sub(block.size, loop.index), line)
+            sums = accumulate(
+                b,
+                shape,
+                size,
+                loop.carried,
+                lambda r, k: read_row(r, b.add(loop.index, k)),
+                lambda k: read_vectors(b.add(loop.index, k)),
+            )
+            loop.yield_(*sums)
+        return tuple(loop.results)
 
     def _finish(self, sums: Sequence[Value], panel: Value, row: Value, shape: TileShape) -> None:
         """The results of a tile whose sums are in registers."""
