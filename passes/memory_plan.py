@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 
 from passes.base import Pass, PassContext, with_functions
 from passes.fusion_groups import is_alias
+from tgc.ir.builder import Builder
 from tgc.ir.dims import Dim, dim_max, evaluate, symbols
 from tgc.ir.graph import Attribute, Function, Graph, Module, Node, Value, intern, topological
 from tgc.ir.kinds import OpKind
@@ -41,11 +42,18 @@ class MemoryPlan(Pass):
         functions = []
         for function in module.functions:
             planned = function if function.workspace is not None else plan_function(function, context.table)
-            old, new = execution_order(function.outputs, context.table), execution_order(planned.outputs, context.table)
-            for before, after in zip(old, new, strict=True):
-                builder.locate(after, module.locations.get(before, ()))
+            _locate(builder, function.outputs, planned.outputs, context.table)
             functions.append(planned)
         return with_functions(module, tuple(functions), builder)
+
+
+def _locate(builder: Builder, old: Sequence[Value], new: Sequence[Value], table: OpTable) -> None:
+    """Locates planned nodes where the nodes are that they were made of, those of regions too."""
+    for before, after in zip(execution_order(old, table), execution_order(new, table), strict=True):
+        builder.locate(after, builder.locations.get(before, ()))
+        if before.op != "fusion":
+            for region, planned in zip(before.regions, after.regions, strict=True):
+                _locate(builder, region.results, planned.results, table)
 
 
 def value_bytes(type: TensorType) -> Dim:

@@ -101,15 +101,17 @@ def run_with_bounds(
     state: Mapping[str, ArrayLike] | None = None,
     constants: Mapping[str, Constant | Array] | None = None,
     table: OpTable = OPS,
+    sizes: Mapping[str, int] | None = None,
 ) -> tuple[tuple[Bounded, ...], dict[str, Bounded]]:
     """As :func:`run`, each value with a bound on the error of compiled code: ``|compiled - value| <= error``.
 
-    Inputs and state are taken as exact. Errors of sums and contractions are bounded by the ops' ``error``. Through a
-    map they are followed by evaluating it on the corners of the intervals: that is sound where the map is monotonic in
-    each operand, and to second order elsewhere. The rounding of each op adds ``ulp`` units in the last place, and the
-    reference's own rounding half a unit. Bounds are infinite where a result depends on an uncertain decision.
+    ``sizes``: of all symbolic dimensions, if the inputs do not tell. Inputs and state are taken as exact. Errors of
+    sums and contractions are bounded by the ops' ``error``. Through a map they are followed by evaluating it on the corners
+    of the intervals: that is sound where the map is monotonic in each operand, and to second order elsewhere. The
+    rounding of each op adds ``ulp`` units in the last place, and the reference's own rounding half a unit. Bounds are
+    infinite where a result depends on an uncertain decision.
     """
-    known, after = _run(function, inputs, state or {}, constants or {}, table, bounded=True)
+    known, after = _run(function, inputs, state or {}, constants or {}, table, bounded=True, sizes=sizes)
     return tuple(map(_bounded, known)), {name: _bounded(k) for name, k in after.items()}
 
 
@@ -134,6 +136,7 @@ def _run(
     *,
     bounded: bool,
     around: Around | None = None,
+    sizes: Mapping[str, int] | None = None,
 ) -> tuple[list[_Known], dict[str, _Known]]:
     parameters = function.parameters
     if len(inputs) != len(parameters):
@@ -147,7 +150,8 @@ def _run(
         name: _input(f"state {name}", read[name], x) if name in read else np.asarray(x) for name, x in state.items()
     }
     types = [p.type for p in parameters] + list(read.values())
-    dimensions = bind_dimensions(types, [a.shape for a in arrays] + [before[name].shape for name in read])
+    shapes = [a.shape for a in arrays] + [before[name].shape for name in read]
+    dimensions = bind_dimensions(types, shapes) if sizes is None else sizes
     _check(function.constraints, dimensions)
     context = _Context(table, dimensions, before, {k: _data(k, c) for k, c in constants.items()}, bounded, around)
     with np.errstate(all="ignore"):

@@ -160,7 +160,7 @@ def test_the_process_exits_with_the_code() -> None:
     assert subprocess.run([*command, "opt", "missing"], cwd=root, check=False, capture_output=True).returncode == 1
 
 
-@pytest.mark.parametrize("command", ["compile", "opt", "run", "explain", "bench"])
+@pytest.mark.parametrize("command", ["compile", "opt", "run", "explain", "verify", "bench"])
 def test_help_shows_examples(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([command, "--help"]) == 0
     text = capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""The command line: ``tgc compile``, ``opt``, ``run``, ``explain`` and ``bench``.
+"""The command line: ``tgc compile``, ``opt``, ``run``, ``explain``, ``verify`` and ``bench``.
 
 Exit codes: 0, 1 for a mistake of the user's, 2 for a command line that is none, 70 for a fault of tgc itself.
 """
@@ -18,6 +18,7 @@ from tgc.cli.explain import explain_command
 from tgc.cli.failures import BUG, USER, report_bug
 from tgc.cli.opt import opt_command
 from tgc.cli.run import run_command
+from tgc.cli.verify import verify_command
 from tgc.errors import UserError
 from tgc.version import VERSION
 
@@ -33,12 +34,13 @@ def commands() -> None:
     tgc compile digits.py -o build/digits     every @tgc.export of the file: object, header, shared library
     tgc run build/digits predict x=image.npy  runs the object file, needs no linker
     tgc explain digits.py:predict             which operation became part of which kernel, and why not
+    tgc verify digits.py:predict              whether compiled code does what the program means
     tgc opt --passes canonicalize,cse net.tgc graph IR in, graph IR out
     tgc bench digits.py --dim batch=32        how fast it is, and this machine
     """
 
 
-for command in (compile_command, opt_command, run_command, explain_command, bench_command):
+for command in (compile_command, opt_command, run_command, explain_command, verify_command, bench_command):
     commands.add_command(command)
 
 

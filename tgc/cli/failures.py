@@ -60,7 +60,7 @@ def report_bug(error: Exception, command: str) -> str:
     about = [
         f"tgc {VERSION}, llvmlite {llvmlite.__version__}, Python {platform.python_version()}, {platform.platform()}",
         f"command: {command}",
-        "the module below is what was given to the stage that failed; tgc opt and tgc compile take this file",
+        "the module below is what was given to the stage that failed; tgc opt, compile and verify take this file",
         "",
         *"".join(traceback.format_exception(error)).splitlines(),
     ]

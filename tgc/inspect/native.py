@@ -29,20 +29,33 @@ def inputs_for(
 
 
 class NativeKernels:
-    """The kernels of ``compiled``, which must be for this machine. ``sizes``: of all symbolic dimensions."""
+    """The kernels of ``compiled``, which must be for this machine. ``sizes``: of all symbolic dimensions.
 
-    def __init__(self, compiled: Compiled, sizes: Mapping[str, int]) -> None:
+    ``debug``: every access is checked, and a wrong one a :class:`CompilerBug`.
+    """
+
+    def __init__(self, compiled: Compiled, sizes: Mapping[str, int], *, debug: bool = False) -> None:
         self._lowering = compiled.library.lowering
         self._sizes = sizes
-        text = emit_module(compiled.kernels, compiled.target)
-        self._library = KernelLibrary(compile_module(text, compiled.target), compiled.kernels)
+        text = emit_module(compiled.kernels, compiled.target, debug=debug)
+        self._library = KernelLibrary(compile_module(text, compiled.target), compiled.kernels, debug=debug)
 
     def run(self, node: Node, operands: Sequence[Array]) -> list[Array]:
         """The results of a fusion node."""
-        return self.timed(node, operands, 0.0)[0]
+        return self._run(node, operands, lambda name, arrays: self._library.call(name, arrays, self._sizes))
 
     def timed(self, node: Node, operands: Sequence[Array], seconds: float) -> tuple[list[Array], dict[str, float]]:
         """The results of a fusion node, and the seconds of each of its kernels: the fastest of runs in that time."""
+        best: dict[str, float] = {}
+
+        def call(name: str, arrays: Sequence[Array]) -> None:
+            # the time of a call without iterations is Python's
+            idle = _fastest(self._library.bound(name, arrays, self._sizes, end=0), seconds / 10)
+            best[name] = max(0.0, _fastest(self._library.bound(name, arrays, self._sizes), seconds) - idle)
+
+        return self._run(node, operands, call), best
+
+    def _run(self, node: Node, operands: Sequence[Array], call: Callable[[str, Sequence[Array]], None]) -> list[Array]:
         lowering, sizes = self._lowering(node), self._sizes
         region = node.regions[0]
         buffers: dict[str, Array] = {}
@@ -52,13 +65,9 @@ class NativeKernels:
             buffers[f"r{i}"] = np.empty(evaluate(value.type.buffer_size, sizes), value.dtype.numpy)
         for name, temporary in lowering.temporaries.items():
             buffers[name] = np.empty(evaluate(temporary.size, sizes), temporary.dtype.numpy)
-        best: dict[str, float] = {}
         for stage in lowering.stages:
-            name, arrays = stage.kernel.name, [buffers[b.name] for b in stage.kernel.buffers]
-            whole = _fastest(self._library.bound(name, arrays, sizes), seconds / len(lowering.stages))
-            # the call itself is Python's
-            best[name] = max(0.0, whole - _fastest(self._library.bound(name, arrays, sizes, end=0), seconds / 10))
-        return [from_buffer(buffers[f"r{i}"], v.type, sizes) for i, v in enumerate(region.results)], best
+            call(stage.kernel.name, [buffers[b.name] for b in stage.kernel.buffers])
+        return [from_buffer(buffers[f"r{i}"], v.type, sizes) for i, v in enumerate(region.results)]
 
 
 def _fastest(call: Callable[[], None], seconds: float) -> float:
