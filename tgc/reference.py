@@ -106,10 +106,10 @@ def run_with_bounds(
     """As :func:`run`, each value with a bound on the error of compiled code: ``|compiled - value| <= error``.
 
     ``sizes``: of all symbolic dimensions, if the inputs do not tell. Inputs and state are taken as exact. Errors of
-    sums and contractions are bounded by the ops' ``error``. Through a map they are followed by evaluating it on the corners
-    of the intervals: that is sound where the map is monotonic in each operand, and to second order elsewhere. The
-    rounding of each op adds ``ulp`` units in the last place, and the reference's own rounding half a unit. Bounds are
-    infinite where a result depends on an uncertain decision.
+    sums and contractions are bounded by the ops' ``error``. Through a map they are followed by evaluating it on the
+    corners of the intervals: that is sound where the map is monotonic in each operand, and to second order elsewhere.
+    The rounding of each op adds ``ulp`` units in the last place, and the reference's own rounding half a unit. Bounds
+    are infinite where a result depends on an uncertain decision.
     """
     known, after = _run(function, inputs, state or {}, constants or {}, table, bounded=True, sizes=sizes)
     return tuple(map(_bounded, known)), {name: _bounded(k) for name, k in after.items()}

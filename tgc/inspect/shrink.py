@@ -10,6 +10,7 @@ from passes.base import substitute
 from tgc.ir.builder import Builder
 from tgc.ir.dims import symbols
 from tgc.ir.graph import Function, Graph, Module, State, Value, parameter
+from tgc.ir.types import TensorType
 from tgc.ops import OPS
 
 _KEPT = frozenset({"parameter", "constant", "iota", "dimension"})
@@ -65,7 +66,13 @@ def _pruned(module: Module) -> Module:
     (function,) = module.functions
     nodes = function.nodes()
     used = {v.node for n in nodes for v in n.operands} | {v.node for v in function.outputs}
-    kept = [i for i, v in enumerate(function.parameters) if v.node in used]
+    # sizes that are left must be told by something
+    unsaid = frozenset[str]().union(*(_symbols(t) for n in nodes if n.op != "parameter" for t in n.types))
+    kept = []
+    for i, value in enumerate(function.parameters):
+        if value.node in used or _symbols(value.type) & unsaid:
+            kept.append(i)
+            unsaid -= _symbols(value.type)
     if len(kept) < len(function.parameters):
         old = [function.parameters[i] for i in kept]
         fresh = tuple(parameter(i, v.type) for i, v in enumerate(old))
@@ -75,7 +82,7 @@ def _pruned(module: Module) -> Module:
         named = tuple(names[i] for i in kept) if len(names) == len(function.parameters) else ()
         function = replace(function, graph=Graph(fresh, function.graph.results, named)).with_outputs(tuple(outputs))
     sizes = [v.type for v in function.parameters] + [n.types[0] for n in nodes if n.op == "state"]
-    known = frozenset[str]().union(*(symbols(d) for t in sizes for d in t.shape))
+    known = frozenset[str]().union(*map(_symbols, sizes))
     constraints = tuple(c for c in function.constraints if symbols(c.left) | symbols(c.right) <= known)
     function = replace(function, constraints=constraints)
     read = {str(n.attributes["name"]) for n in nodes if n.op == "state"} | {name for name, _ in function.assigns}
@@ -86,6 +93,10 @@ def _pruned(module: Module) -> Module:
         state={name: s for name, s in module.state.items() if name in read},
         constants={name: c for name, c in module.constants.items() if name in fixed},
     )
+
+
+def _symbols(type_: TensorType) -> frozenset[str]:
+    return frozenset[str]().union(*map(symbols, type_.shape))
 
 
 def _smaller(module: Module) -> Iterator[Module]:
