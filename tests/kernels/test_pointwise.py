@@ -134,6 +134,22 @@ def test_pieces_of_a_concatenation_are_read_without_masks() -> None:
     assert count_of(kernel, "select", "compare") == 0
 
 
+def test_where_a_gathered_row_lies_is_found_once_for_whole_vectors() -> None:
+    types = [TensorType(f32, (100, 256)), TensorType(i64, (N,))]
+    kernel = kernel_of(graph_of(lambda b, x, i: b.op("gather", x, i, attributes={"axis": 0}), *types))
+    inner = [op for op in kernel.walk() if op.name == "for"][-1]
+    loads = [op for op in inner.blocks[0].walk() if op.name == "load"]
+    assert {(op.buffer.name, op.results[0].lanes) for op in loads} == {("p0", 16)}
+
+
+def test_starts_of_a_slice_are_read_once() -> None:
+    types = [TensorType(f32, (100, 256)), TensorType(i64, ()), TensorType(i64, ())]
+    attributes = {"sizes": (50, 100)}
+    kernel = kernel_of(graph_of(lambda b, *xs: b.op("dynamic_slice", *xs, attributes=attributes), *types))
+    loads = [op.buffer.name for op in kernel.walk() if op.name == "load"]
+    assert loads.count("p1") == loads.count("p2") == 1 < loads.count("p0")
+
+
 def test_padding_of_rows_reads_nothing_there(compiled: Callable, rng: np.random.Generator) -> None:
     def function(b: Builder, x: Value, y: Value) -> Value:
         zero = b.constant(0.0, f32)

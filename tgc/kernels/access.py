@@ -16,7 +16,7 @@ from tgc.errors import CompilerBug
 from tgc.ir import graph
 from tgc.ir.dims import Dim
 from tgc.ir.graph import Node
-from tgc.kernels.access_conditional import CONDITIONAL, Guard, both
+from tgc.kernels.access_conditional import CONDITIONAL, Guard, both, hoist_place
 from tgc.kernels.access_movement import LINEAR, Coordinates, divides_nothing, reshaped
 from tgc.kernels.addressing import Addressing
 from tgc.kernels.indices import Index
@@ -258,7 +258,10 @@ class Point:
             if not any(number < 0 for index in at for number, _ in index.terms):
                 self.value(v, at)
                 continue
-            if v.node.op in CONDITIONAL or v.node.op == "reshape" and not divides_nothing(v.node):
+            if v.node.op in CONDITIONAL:
+                hoist_place(self, v.node, at)
+                continue
+            if v.node.op == "reshape" and not divides_nothing(v.node):
                 continue
             for operand, read, _ in self._reads(v.node, at, ALWAYS) or ():
                 if (operand, read) not in seen:

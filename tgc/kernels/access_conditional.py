@@ -162,12 +162,17 @@ def _nonempty(p: Reader, size: Dim, guard: Guard) -> Guard:
     return both(p.builder, guard, p.builder.compare("gt", p.builder.index(size), 0))
 
 
-def _gather(p: Reader, node: Node, at: Coordinates, guard: Guard) -> Value:
+def gathered(p: Reader, node: Node, at: Coordinates, guard: Guard) -> tuple[Coordinates, Guard]:
+    """Where a gather reads its operand, and when."""
     x, indices = node.operands
     axis, rank = rules.integer(node.attributes, "axis"), len(indices.shape)
     found = p.value(indices, at[axis : axis + rank], guard)
     place = p.opaque(_clamped(p, found, x.shape[axis] - 1))
-    return p.value(x, (*at[:axis], place, *at[axis + rank :]), _nonempty(p, x.shape[axis], guard))
+    return (*at[:axis], place, *at[axis + rank :]), _nonempty(p, x.shape[axis], guard)
+
+
+def _gather(p: Reader, node: Node, at: Coordinates, guard: Guard) -> Value:
+    return p.value(node.operands[0], *gathered(p, node, at, guard))
 
 
 def _take_along_axis(p: Reader, node: Node, at: Coordinates, guard: Guard) -> Value:
@@ -176,6 +181,23 @@ def _take_along_axis(p: Reader, node: Node, at: Coordinates, guard: Guard) -> Va
     found = p.value(indices, at, guard)
     place = p.opaque(_clamped(p, found, x.shape[axis] - 1))
     return p.value(x, (*at[:axis], place, *at[axis + 1 :]), _nonempty(p, x.shape[axis], guard))
+
+
+def hoist_place(p: Reader, node: Node, at: Coordinates) -> Coordinates | None:
+    """Computes here where an op will read its first operand in the loops that follow, which negative numbers stand for.
+
+    None if that differs from round to round, or depends on more than indices. Stores might change the indices, for all
+    that LLVM knows: left in the loop, they were read for each vector, and rows of a table took twice as long.
+    """
+    if node.op == "gather":
+        axis, rank = rules.integer(node.attributes, "axis"), len(node.operands[1].shape)
+        if not any(number < 0 for index in at[axis : axis + rank] for number, _ in index.terms):
+            return gathered(p, node, at, Guard())[0]
+    elif node.op == "dynamic_slice":
+        _starts(p, node, 1, rules.dims(node.attributes, "sizes"))
+    elif node.op == "dynamic_update_slice":
+        _starts(p, node, 2, node.operands[1].shape)
+    return None
 
 
 def _starts(p: Reader, node: Node, first: int, sizes: Sequence[Dim]) -> list[Index]:

@@ -82,7 +82,7 @@ def _lower_group(region: Graph, group: Sequence[int], name: str, target: Target,
     pinned = accesses.pinned | {n for d in walk.open for n, _ in walk.at[d].terms}
     axes = joined(walk.sizes, Pattern(accesses.offsets + stores, frozenset(pinned)))
     cost = element_cost(region, target)
-    lanes = region_lanes(region, target) if axes else 1
+    lanes = region_lanes(region, target, accesses.uniform(axes[-1].loops)) if axes else 1
     written = list(zip(group, results, stores, strict=True))
     turned = None if walk.open else Transposition.of(axes, accesses, lanes, written)
     if turned is None:

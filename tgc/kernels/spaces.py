@@ -78,7 +78,8 @@ def memory_walk(type_: TensorType) -> Walk:
 class Pattern:
     """How a computation reads and writes memory: one linear offset for each access, over the numbers of loops.
 
-    ``pinned``: loops whose number matters beyond the offsets, so that they cannot be joined with others. ``certain``:
+    ``sources``: the parameter that each of the offsets is in, as far as they come from a computation. ``pinned``: loops
+    whose number matters beyond the offsets, so that they cannot be joined with others. ``certain``:
     parameters that are read at every index, and where, the origin of their layout included. ``cuts``: pairs of a loop
     and a number at which another operand, or padding, begins to be read.
     """
@@ -87,6 +88,15 @@ class Pattern:
     pinned: frozenset[int]
     certain: tuple[tuple[graph.Value, Index], ...] = ()
     cuts: frozenset[tuple[int, int]] = frozenset()
+    sources: tuple[graph.Value, ...] = ()
+
+    def uniform(self, loops: Collection[int]) -> frozenset[graph.Value]:
+        """The parameters that are read at the same place all along some loops."""
+        if self.pinned.intersection(loops):
+            return frozenset()
+        read = list(zip(self.sources, self.offsets, strict=True))
+        varying = {v for v, offset in read if any(n in loops for n, _ in offset.terms)}
+        return frozenset([v for v, _ in read if v not in varying])
 
 
 def pattern(
@@ -94,6 +104,7 @@ def pattern(
 ) -> Pattern:
     """The accesses that computing each of ``values`` at an index makes; those ``given`` are in registers already."""
     offsets: list[Index] = []
+    sources: list[graph.Value] = []
     certain: list[tuple[graph.Value, Index]] = []
     pinned: set[int] = set()
     cuts: set[tuple[int, int]] = set()
@@ -107,6 +118,7 @@ def pattern(
             layout = v.type.layout
             offset = _offset(v.type, at, pinned)
             offsets.append(offset)
+            sources.append(v)
             if always and (layout is None or not layout.tiles):
                 certain.append((v, offset if layout is None else offset.shifted(layout.origin(v.shape))))
             continue
@@ -117,7 +129,7 @@ def pattern(
             if read not in seen:
                 seen.add(read)
                 pending.append(read)
-    return Pattern(tuple(offsets), frozenset(pinned), tuple(certain), frozenset(cuts))
+    return Pattern(tuple(offsets), frozenset(pinned), tuple(certain), frozenset(cuts), tuple(sources))
 
 
 def _cuts(node: Node, at: Coordinates) -> Iterator[tuple[int, int]]:

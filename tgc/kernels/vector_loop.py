@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection
 
-from tgc.dtypes import DType
+from tgc.ir import graph
 from tgc.ir.dims import Dim
 from tgc.ir.graph import Graph
 from tgc.kernels.builder import KernelBuilder
@@ -96,8 +96,12 @@ def tile_loop(
     _rest(b, middle, end, lanes, single)
 
 
-def region_lanes(region: Graph, target: Target, others: Sequence[DType] = ()) -> int:
-    """Elements of one vector: as many as fit of the widest float, or else of the widest type in memory."""
-    dtypes = {v.dtype for v in (*region.parameters, *region.results) if any(d != 1 for d in v.shape)}
-    dtypes |= {t.dtype for node in region.nodes() for t in node.types if t.dtype.is_float} | set(others)
+def region_lanes(region: Graph, target: Target, uniform: Collection[graph.Value] = ()) -> int:
+    """Elements of one vector: as many as fit of the widest float, or else of the widest type in memory.
+
+    ``uniform``: parameters of which all lanes have the same element.
+    """
+    moved = [v for v in (*region.parameters, *region.results) if v not in uniform]
+    dtypes = {v.dtype for v in moved if any(d != 1 for d in v.shape)}
+    dtypes |= {t.dtype for node in region.nodes() for t in node.types if t.dtype.is_float}
     return min((target.lanes(d) for d in dtypes), default=1)
