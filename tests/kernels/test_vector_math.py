@@ -265,6 +265,8 @@ def test_every_target_compiles_them_without_library_calls(target: Target) -> Non
             assert compile_module(emit_module(module, target, False), target)
 
 
-def test_every_function_has_a_bound_that_its_operation_allows_for() -> None:
+def test_every_function_has_the_bound_of_its_operation() -> None:
     assert MATH.keys() == ULP.keys()
-    assert not {n for n, op in OPS.items() if op.error is None and op.ulp < ULP.get(n, 0.0)}
+    # one more ulp where there is no fma
+    inexact = {n: bound + 1.0 for n, bound in ULP.items() if bound and n in OPS and OPS[n].error is None}
+    assert inexact == {n: OPS[n].ulp for n in inexact}

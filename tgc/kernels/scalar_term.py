@@ -217,10 +217,16 @@ def rarely(condition: Term, compute: Callable[[], tuple[Term, ...]], otherwise: 
     return tuple(Term(s, value, t.dtype) for value, t in zip(values, otherwise, strict=True))
 
 
-def polynomial(x: Term, coefficients: Sequence[float]) -> Term:
+def polynomial(x: Term, coefficients: Sequence[Number]) -> Term:
     """Horner's rule; coefficients from the constant term up, two of them at least."""
     *lower, last = coefficients
     result = x.multiply_add(last, lower.pop())
     while lower:
         result = result.multiply_add(x, lower.pop())
     return result
+
+
+def squared(x: Term) -> tuple[Term, Term]:
+    """x² rounded, and its error (Dekker), without fma."""
+    square, high = x * x, x.upper_half()
+    return square, (high * high - square) + (x - high) * (x + high)

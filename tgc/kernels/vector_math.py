@@ -82,11 +82,8 @@ MATH: Mapping[str, MathFunction] = MappingProxyType(
 # units of the largest of the result and both arguments)
 ULP: Mapping[str, float] = MappingProxyType(
     {
-        **dict.fromkeys(("exp", "exp2", "log", "sin", "cos", "asin", "pow", "hypot", "cbrt", "erf"), 1.0),
-        **dict.fromkeys(("log2", "log10", "asinh", "atanh", "cosh", "tanh", "tan"), 1.5),
-        **dict.fromkeys(("acos", "rsqrt"), 1.5),
-        **dict.fromkeys(("log1p", "acosh", "expm1", "sinh", "sigmoid", "atan", "atan2", "logaddexp"), 2.0),
-        "erfc": 3.5,
+        **dict.fromkeys(MATH, 1.0),
+        **dict.fromkeys(("atan2", "logaddexp"), 2.0),
         **dict.fromkeys(("fmod", "remainder", "floor_divide", "copysign", "signbit", "nextafter"), 0.0),
     }
 )

@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
-from tgc.kernels.scalar_term import Term, polynomial, where
-from tgc.kernels.vector_math_exponential import exponential_in_parts, exponential_of_normal_in_parts, scale_twice
+from itertools import zip_longest
 
-# erf x / x - 1 in x² on |x| <= 1, error 2^-29.4 and 2^-56.3 of erf x
+from tgc.kernels.scalar_term import Term, polynomial, squared, where
+from tgc.kernels.vector_math_exponential import (
+    exponential_in_parts,
+    nearest_integer,
+    power_of_two,
+    power_of_two_fraction,
+    scale,
+)
+
+# erf x / x - 1 in x² on |x| <= 1 and 0.95, error 2^-29.4 and 2^-56.3 of erf x
 _ERF_SINGLE = (0.12837916612625122, -0.3761262595653534, 0.11283578723669052, -0.026853347197175026,
                0.005187162198126316, -0.0007997853099368513, 7.806903886375949e-05)  # fmt: skip
 _ERF_DOUBLE = (0.1283791670955126, -0.37612638903183876, 0.11283791670955885, -0.026866170644701856,
                0.005223977617610509, -0.0008548326426062306, 0.00012055307230385444, -1.4924957654367185e-05,
                1.645001925131325e-06, -1.6227990600971854e-07, 1.3807728844816258e-08, -7.996874130794007e-10,
                1.4697175590686033e-12)  # fmt: skip
-# -log(erfc x) on 1 <= x <= 4 and 0.94 <= x <= 5.95, error 2^-29.8 and 2^-58.8 of erf x
-_LOG_ERFC_SINGLE = (0.0003516009310260415, 1.1270482540130615, 0.6382126808166504, 0.10304807871580124,
-                    -0.02181016094982624, 0.0029407443944364786, -0.000185682118171826)  # fmt: skip
-_LOG_ERFC_DOUBLE = (1.0585475523338396e-07, 1.1283780580565244, 0.6366251335870803, 0.10275681500881016,
-                    -0.019097058045300586, -0.00025297387846231, 0.0017384398847876507, -0.0006146931980260824,
-                    2.6680716859505352e-05, 8.026731879846397e-05, -4.9351236671025757e-05, 1.8010967345113414e-05,
-                    -4.737727633528997e-06, 9.38430209761791e-07, -1.400387256368263e-07, 1.534769576096163e-08,
-                    -1.1689026060881765e-09, 5.532990691248784e-11, -1.226164271498389e-12)  # fmt: skip
+# log2(erfc x) in x - the centre on 1 <= x <= 4 and 0.95 <= x <= 5.95, error 2^-28.9 and 2^-58.0 of erf x
+# near the centre rounding has the least effect, and there the logarithm is nearly a float
+_LOG_ERFC_CENTRE = (1.09765625, 1.08203125)
+_LOG_ERFC_SINGLE = (-3.051870584487915, -4.046456336975098, -1.2331109046936035, -0.054535508155822754,
+                    0.01298397034406662, -0.002432710025459528, 0.0002509648911654949)  # fmt: skip
+_LOG_ERFC_DOUBLE = (-2.9889455536715297, -4.007961330330762, -1.2305334977570475, -0.055398318643776714,
+                    0.013340538767426973, -0.002680770739373613, 0.0003573858273309527, 1.536086420965308e-05,
+                    -2.9821615198085804e-05, 1.1508014873199319e-05, -2.7235560614176324e-06, 2.997141335321764e-07,
+                    7.918605033954128e-08, -5.6128832098608994e-08, 1.7848746853657418e-08, -3.704233913772347e-09,
+                    5.096095248367602e-10, -4.237200015240658e-11, 1.6122682888121512e-12)  # fmt: skip
 # (1 + 2x) e^(x²) erfc x in (x - k) / (x + k) for x >= 0, k = 2 and 4, relative error 2^-29.8 and 2^-59.3; the first
 # coefficient is a sum of two
 _ERFCX_SINGLE = (1.2769783735275269, 9.159013991677512e-09, -0.09276381880044937, -0.16603051126003265,
@@ -41,33 +51,40 @@ def _near(x: Term) -> Term:
 
 
 def error_function(x: Term) -> Term:
-    """erf x: an odd polynomial up to about 1, beyond it 1 - e^(-P(|x|))."""
+    """erf x: x + x·P(x²) up to about 1, beyond it 1 - 2^Q(|x|); one polynomial, whose coefficients are chosen."""
     magnitude = x.abs()
-    limited = magnitude.at_most(x.pick(4.0, 5.95))
-    t, scale = exponential_of_normal_in_parts(-polynomial(limited, x.pick(_LOG_ERFC_SINGLE, _LOG_ERFC_DOUBLE)))
-    far = scale.multiply_add(-t, 1.0 - scale)
-    return where(magnitude < x.pick(1.0, 0.95), _near(x), far.with_sign(x))
+    inner = magnitude < x.pick(1.0, 0.95)
+    argument = where(inner, x * x, magnitude.at_most(x.pick(4.0, 5.95)) - x.pick(*_LOG_ERFC_CENTRE))
+    coefficients = zip_longest(
+        x.pick(_ERF_SINGLE, _ERF_DOUBLE), x.pick(_LOG_ERFC_SINGLE, _LOG_ERFC_DOUBLE), fillvalue=0.0
+    )
+    p = polynomial(argument, [where(inner, x.constant(near), far) for near, far in coefficients])
+    n, k = nearest_integer(p, x.format.bias)
+    complement = power_of_two_fraction(p - n)
+    far = complement.multiply_add(-power_of_two(k, x), 1.0)
+    return where(inner, x.multiply_add(p, x), far.with_sign(x))
 
 
 def complementary_error_function(x: Term) -> Term:
     """1 - erf x: e^(-x²) by a polynomial in a map of the positive numbers to [-1, 1), as by Schonfelder (1978).
 
-    Within 3.5 ulp.
+    Each factor is a sum of two floats; that of the quotient has its remainder.
     """
     a = x.abs().at_most(x.pick(11.0, 28.0))
     centre = x.pick(2.0, 4.0)
     first, *others = x.pick(_ERFCX_SINGLE, _ERFCX_DOUBLE)
     u = polynomial((a - centre) / (a + centre), others)
     p = u + first
-    # the square and its error (Dekker), without fma
-    square = a * a
-    high = a.upper_half()
-    error = (high * high - square) + (a - high) * (a + high)
-    tail, k = exponential_in_parts(-square, -error)
     divisor = a + a + 1.0
-    scaled = p / divisor
-    # what the roundings of p and of the divisor lost, relative to them, for which 1 and 1 / divisor are close enough
-    tail = scaled.multiply_add((divisor - 1.0) - (a + a), tail + (u - (p - first)))
-    tail = scale_twice(scaled.multiply_add(tail, scaled), k)
-    near = 1.0 - _near(x)
-    return where(x.abs() < 0.75, near, where(x < 0.0, 2.0 - tail, tail))
+    inverse = 1.0 / divisor
+    quotient = p * inverse
+    missing = quotient.multiply_add(-divisor, p) + (u - (p - first))
+    missing = quotient.multiply_add((divisor - 1.0) - (a + a), missing)
+    square, error = squared(a)
+    r, v, n, k = exponential_in_parts(-square, 0, -error)
+    factor = r + 1.0
+    product = quotient * factor
+    lost = quotient * (((1.0 - factor) + r) + v)
+    lost = factor.multiply_add(missing * inverse, quotient.multiply_add(factor, -product) + lost)
+    tail = scale(product + lost, n, k)
+    return where(x.abs() < 0.47, 1.0 - _near(x), where(x < 0.0, 2.0 - tail, tail))

@@ -52,26 +52,40 @@ def arc_cosine(x: Term) -> Term:
     outer, s, rest = _arc_sine_reduced(x.abs())
     high, low = x.pick(_HALF_PI_SINGLE, _HALF_PI_DOUBLE)
     negative = x < 0.0
-    total = s + rest
+    total = s + (rest - where(negative, where(outer, x.constant(low), -low), where(outer, x.constant(0.0), low)))
     twice = total + total
-    inner = high - (where(negative, -total, total) - low)
-    return where(outer, where(negative, 2.0 * high - (twice - 2.0 * low), twice), inner)
+    inner = high - where(negative, -total, total)
+    return where(outer, where(negative, 2.0 * high - twice, twice), inner)
 
 
-def _arc_of_ratio(y: Term, x: Term) -> Term:
-    """atan(y / x) for y, x >= 0, not both zero or infinite, with one division."""
+def _thirds(y: Term, x: Term) -> tuple[Term, Term, Term, Term]:
+    """(whether y / x is below tan(π/8), whether above tan(3π/8), a numerator, a denominator), for y, x >= 0.
+
+    The angles are those of 0, π/2 or π/4 and what the quotient is the tangent of.
+    """
     small, large = y <= x * math.tan(math.pi / 8), y > x * math.tan(3 * math.pi / 8)
-    t = where(small, y, where(large, -x, y - x)) / where(small, x, where(large, y, y + x))
-    high, low = x.pick(_HALF_PI_SINGLE, _HALF_PI_DOUBLE)
-    base_high, base_low = (where(small, 0.0, where(large, x.constant(p), 0.5 * p)) for p in (high, low))
+    return small, large, where(small, y, where(large, -x, y - x)), where(small, x, where(large, y, y + x))
+
+
+def _arc(small: Term, large: Term, t: Term, lost: Term | None = None) -> Term:
+    """The angle of t + lost and the third it lies in."""
+    high, low = t.pick(_HALF_PI_SINGLE, _HALF_PI_DOUBLE)
+    base_high, base_low = (where(small, 0.0, where(large, t.constant(p), 0.5 * p)) for p in (high, low))
     square = t * t
-    tail = (t * square).multiply_add(polynomial(square, x.pick(_ATAN_SINGLE, _ATAN_DOUBLE)), base_low)
+    rest = base_low if lost is None else base_low + lost
+    tail = (t * square).multiply_add(polynomial(square, t.pick(_ATAN_SINGLE, _ATAN_DOUBLE)), rest)
     return base_high + (t + tail)
 
 
 def arc_tangent(x: Term) -> Term:
-    """atan x."""
-    return _arc_of_ratio(x.abs(), x.constant(1.0)).copysign(x)
+    """atan x, with the remainder of the quotient, and what the rounding of numerator and denominator lost."""
+    a = x.abs().at_most(2.0 ** (2 * x.format.mantissa))
+    small, large, above, below = _thirds(a, x.constant(1.0))
+    inverse = 1.0 / below
+    t = above * inverse
+    sums = t.multiply_add((below - 1.0) - a, a - (above + 1.0))
+    missing = t.multiply_add(-below, above) + where(small | large, 0.0, sums)
+    return _arc(small, large, t, missing * inverse).copysign(x)
 
 
 def arc_tangent_2(y: Term, x: Term) -> Term:
@@ -81,7 +95,8 @@ def arc_tangent_2(y: Term, x: Term) -> Term:
     huge = where(a > b, a, b) > 2.0 ** (x.format.bias - 7)
     a, b = where(huge, a * 0.125, a), where(huge, b * 0.125, b)
     same = a.equals(b)
-    angle = _arc_of_ratio(where(same, where(a > 0.0, x.constant(1.0), 0.0), a), where(same, 1.0, b))
+    small, large, above, below = _thirds(where(same, where(a > 0.0, x.constant(1.0), 0.0), a), where(same, 1.0, b))
+    angle = _arc(small, large, above / below)
     high, low = x.pick(_HALF_PI_SINGLE, _HALF_PI_DOUBLE)
     behind = (x.bits() >> x.dtype.bits - 1).differs(0)
     return where(behind, 2.0 * high - (angle - 2.0 * low), angle).copysign(y)

@@ -20,13 +20,11 @@ _SIN_DOUBLE = (-0.1666666666666663, 0.00833333333332184, -0.00019841269829358726
 _COS_SINGLE = (0.04166664555668831, -0.00138873013202101, 2.4430670237052254e-05)
 _COS_DOUBLE = (0.0416666666666666, -0.0013888888888874457, 2.4801587289652848e-05, -2.7557314393861165e-07,
                2.0875728109320055e-09, -1.1359864878684003e-11)  # fmt: skip
-# (tan r / r - 1) / r² in r² on |r| <= π/4, error 2^-29.5 and 2^-60.0 of tan r
-_TAN_SINGLE = (0.33333349227905273, 0.13332673907279968, 0.05405917763710022, 0.02128451317548752,
-               0.010832469910383224, 9.123339259531349e-05, 0.004376422613859177)  # fmt: skip
-_TAN_DOUBLE = (0.3333333333333338, 0.13333333333325342, 0.05396825397287635, 0.021869488401073264,
-               0.008863237875873654, 0.0035921015537020685, 0.0014560395255554088, 0.0005889002265476493,
-               0.0002436064406688943, 8.396832902884111e-05, 6.641364535287149e-05, -2.4542406316443503e-05,
-               4.767489513181585e-05, -2.3776571569694437e-05, 9.684285805248868e-06)  # fmt: skip
+# (tan r / r - 1) / r² in r² on |r| <= π/8, error 2^-28.9 and 2^-58.7 of tan r
+_TAN_SINGLE = (0.33333292603492737, 0.133358895778656, 0.053474292159080505, 0.02556299977004528)
+_TAN_DOUBLE = (0.33333333333333504, 0.13333333333289155, 0.05396825400767782, 0.021869486814314623,
+               0.008863277969715692, 0.0035914985518824137, 0.0014615510633601695, 0.0005591196957517237,
+               0.00032873211790142553)  # fmt: skip
 
 # π/2 in parts: up to the limit, n times the first three is exact, and subtracting the first two as well
 _HALF_PI_SINGLE = (1.570556640625, 0.0002396702766418457, 1.5890691429376602e-08, 2.5633440682570896e-12)
@@ -169,14 +167,27 @@ def cosine(x: Term) -> Term:
 
 
 def tangent(x: Term) -> Term:
-    """tan x for all finite x: t = tan r, and -1/t in odd quadrants, corrected for what the rounding of t lost."""
-    r, low, n = _reduce(x.abs())
-    square = r * r
-    odd = (square * r) * polynomial(square, r.pick(_TAN_SINGLE, _TAN_DOUBLE))
-    estimate = r + odd
-    tail = estimate.multiply_add(estimate, 1.0).multiply_add(low, odd)
-    t = r + tail
-    lost = tail - (t - r)
-    q = -1.0 / t
-    result = where((n & 1).equals(0), t, (q * q).multiply_add(lost, q))
+    """tan x for all finite x: 2t / (1 - t²), t = tan(r / 2), or in odd quadrants the negative reciprocal.
+
+    Numerator and denominator are sums of two floats, and the quotient gets its remainder.
+    """
+    a = x.abs()
+    r, low, n = _reduce(a)
+    half = r * 0.5
+    square = half * half
+    tail = (square * half).multiply_add(polynomial(square, r.pick(_TAN_SINGLE, _TAN_DOUBLE)), low * 0.5)
+    t = half + tail
+    t_low = tail - (t - half)
+    twice, twice_low = t + t, t_low + t_low
+    t_square = t * t
+    rest = 1.0 - t_square
+    rest_low = ((1.0 - rest) - t_square) - t.multiply_add(twice_low, t.multiply_add(t, -t_square))
+    even = (n & 1).equals(0)
+    above, above_low = where(even, twice, -rest), where(even, twice_low, -rest_low)
+    below, below_low = where(even, rest, twice), where(even, rest_low, twice_low)
+    inverse = 1.0 / below
+    q = above * inverse
+    missing = q.multiply_add(-below_low, q.multiply_add(-below, above) + above_low)
+    # half of a subnormal may be none
+    result = where(a < a.pick(2.0**-13, 2.0**-27), a, missing.multiply_add(inverse, q))
     return result.with_sign_flipped(x)
