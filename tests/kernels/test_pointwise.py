@@ -184,3 +184,32 @@ def test_results_that_lie_across_are_written_in_tiles(
         inputs = [rng.integers(0, 12, (n, 20, 3, 7)).astype(dtype.numpy) for _ in range(2)]
         for actual, expected in zip(runner(*inputs), run_graph(graph, inputs), strict=True):
             np.testing.assert_array_equal(actual, expected)
+
+
+def long_chain(b: Builder, x: Value) -> Value:
+    """More instructions than a core's schedulers hold."""
+    for name in ("exp", "log", "tanh", "erf", "sin"):
+        x = b.op(name, x)
+    return x
+
+
+@pytest.mark.parametrize("target", [AVX512, AVX2, SSE2, NEON, RISCV], ids=lambda t: t.cpu)
+def test_long_chains_go_side_by_side(target: Target) -> None:
+    def widest(kernel: Kernel) -> int:
+        return max(v.lanes for op in kernel.walk() for v in op.results)
+
+    type_ = TensorType(f32, (1 << 12,))
+    assert widest(kernel_of(graph_of(lambda b, x: b.op("exp", x), type_), target)) == target.lanes(f32)
+    assert widest(kernel_of(graph_of(long_chain, type_), target)) > target.lanes(f32)
+
+
+@pytest.mark.parametrize("size", [N, 129])
+def test_what_goes_side_by_side_has_the_same_bits(size: object, compiled: Callable, rng: np.random.Generator) -> None:
+    whole = compiled(lower, graph_of(long_chain, TensorType(f32, (size,))))  # type: ignore[arg-type]
+    for n in (129,) if size == 129 else (0, 1, 63, 64, 65, 200):
+        x = rng.uniform(0.1, 2, n).astype(np.float32)
+        expected = x
+        for name in ("exp", "log", "tanh", "erf", "sin"):
+            one = graph_of(lambda b, v, name=name: b.op(name, v), TensorType(f32, (n,)))
+            (expected,) = compiled(lower, one)(expected)
+        assert whole(x)[0].tobytes() == expected.tobytes()

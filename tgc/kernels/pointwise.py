@@ -23,7 +23,7 @@ from tgc.kernels.lowering import Lowering, Stage
 from tgc.kernels.spaces import Axis, Pattern, Walk, joined, loop_indices, memory_walk, pattern
 from tgc.kernels.squares import transposed
 from tgc.kernels.transposition import Transposition
-from tgc.kernels.vector_loop import region_lanes, vector_loop
+from tgc.kernels.vector_loop import region_lanes, side_by_side, vector_loop
 from tgc.ops import rules
 from tgc.target import Target
 
@@ -103,12 +103,23 @@ def _lower_group(region: Graph, group: Sequence[int], name: str, target: Target,
     cuts = _cuts(axes, accesses)
     # the body is repeated in each piece
     cuts = cuts if work * len(cuts) <= MOST_COPIES else ()
+    if turned is None and not walk.open and _straight(region, axes, accesses):
+        lanes *= side_by_side(work, axes[-1].size, lanes)
     walk_pass = _Pass(evaluator, walk, main, axes, group, lanes, 4 if light else 1, cuts)
     if turned is None:
         grid.emit(b, walk_pass.run)
     else:
         grid.emit(b, _Turned(walk_pass, turned, straight=work * turned.side <= MOST_COPIES).run)
     return Stage(b.finish(), grid.cost(cost))
+
+
+def _straight(region: Graph, axes: Sequence[Axis], accesses: Pattern) -> bool:
+    """Whether everything lies side by side along the vector axis, or is the same all along it."""
+    if not axes or accesses.pinned or accesses.cuts:
+        return False
+    if any(v.type.layout is not None and v.type.layout.tiles for v in (*region.parameters, *region.results)):
+        return False
+    return all(dict(offset.terms).get(axes[-1].loops[-1], 0) in (0, 1) for offset in accesses.offsets)
 
 
 def _main_type(region: Graph, results: Sequence[graph.Value]) -> TensorType:
