@@ -171,6 +171,19 @@ def test_filter_gradients_of_empty_batches_are_zero() -> None:
     assert not np.any(compile_function(function, options=Options(cached=False)).run(arrays)[0])
 
 
+def test_columns_that_a_turned_tile_has_in_excess_read_no_operand() -> None:
+    """A bias of 17 channels was read up to its 24th element, in squares of 8."""
+    agrees(
+        """func @f(%x: f32[n, 2, 4], %w: f32[17, 2, 3], %bias: f32[17]) -> (f32[n, 17, 4]) {
+          %0 = convolution(%x, %w) {dilation = [1], groups = 1, padding = [[1, 1]], stride = [1]} : f32[n, 17, 4]
+          %1 = broadcast(%bias) {axes = [1], shape = [n, 17, 4]} : f32[n, 17, 4]
+          %2 = add(%0, %1) : f32[n, 17, 4]
+          return %2
+        }""",
+        n=3,
+    )
+
+
 _N, _M = symbol("n"), symbol("m")
 
 

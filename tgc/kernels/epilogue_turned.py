@@ -65,7 +65,9 @@ def finish_turned(
 
         def finish(lane: int | Value, value: Value) -> None:
             here = b.add(column.index, lane)
-            number = evaluator.index(b.add(columns.first, here)).plus(columns.offset)
+            # what is the same for a whole vector is read without a mask, and no further than there are columns
+            known_column = here if exact else b.minimum(here, b.sub(beyond, 1))
+            number = evaluator.index(b.add(columns.first, known_column)).plus(columns.offset)
             left = count if exact else b.select(b.compare("lt", here, beyond), count, 0)
             finish_vector(evaluator, anchor, value, (at[0], number, *at[2:]), left)
 
