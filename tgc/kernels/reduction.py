@@ -145,7 +145,8 @@ def ways_and_vectors(
     whole = max(1, last // lanes) if isinstance(last, int) else None
     if plan.lanes_are_reduced:
         return 4 if whole is None else min(4, whole), 1
-    ways = 2 if whole is None else {1: 4, 2: 2, 3: 2}.get(whole, 1)
+    rounds = any(fold.rounds for level in folds for fold in level)
+    ways = (2 if rounds else 1) if whole is None else {1: 4, 2: 2, 3: 2}.get(whole, 1)
     vector = lanes * 4
     registers = max(sum(-(-dtype.itemsize * lanes // vector) for dtype in state_dtypes(level)) for level in folds)
     most = min(target.vector_registers // 2 // registers, MOST_COPIES // max(1, *plan.work)) // ways
@@ -177,6 +178,8 @@ def _panels(kept: Sequence[Dim], panel: int, tile: int) -> Grid:
     if isinstance(last, int) and isinstance(others, int):
         pieces = max(-(-last // panel), min(-(-last // tile), -(-ENOUGH // max(1, others))))
         panel = -(-last // pieces // tile) * tile
+    else:
+        panel = min(panel, 4 * tile)
     return Grid(tuple(kept), 1, panel, ceil_divide(last, panel))
 
 
