@@ -121,7 +121,10 @@ class _Binder:
     ) -> Callable[..., Any]:
         program = self.program
         places = {name: -1 - index for index, name in enumerate(program.symbols)}
-        kept: list[object] = [slow, np.empty]
+        empty: Callable[..., Any] = np.empty
+        if any(isinstance(v.bytes, int) and self.runtime.results.worthwhile(v.bytes) for v in program.outputs):
+            empty = self.runtime.results.empty
+        kept: list[object] = [slow, empty]
         arguments = (Argument * len(wanted))()
         for index, (argument, value) in enumerate(zip(arguments, wanted, strict=True)):
             extents = (ctypes.c_int64 * len(value.shape))(
@@ -154,7 +157,7 @@ class _Binder:
             slots=self.runtime.slots,
             array_type=id(np.ndarray),
             slow=id(slow),
-            empty=id(np.empty),
+            empty=id(empty),
             inputs=len(program.inputs),
             states=0 if state is not None else len(program.state),
             results=len(program.outputs),

@@ -16,6 +16,7 @@ from tgc.backend.codegen import compile_module
 from tgc.backend.host import host_target
 from tgc.backend.jit import Library
 from tgc.backend.pool_text import has_pool, pool_text, rouse_text
+from tgc.backend.result_memory import ResultMemory
 from tgc.backend.run_text import run_text
 from tgc.errors import UserError
 
@@ -75,6 +76,7 @@ class Runtime:
 
     ``symbols``: what entries may call. ``call``: the address of ``tgc_call``, 0 where there is none.
     ``executor_cell``: where the address of the current executor is kept, which is 0 for a single thread.
+    ``results``: the memory of large results.
     """
 
     def __init__(self, image: bytes) -> None:
@@ -84,6 +86,7 @@ class Runtime:
         self._library = Library(image, names + pool)
         self.symbols: Mapping[str, int] = {"tgc_run": self._library.address("tgc_run")}
         self.call = self._library.address("tgc_call") if native_calls() else 0
+        self.results = ResultMemory()
         self._cell = ctypes.c_void_p()
         self._slots = (Slot * SLOTS)()
         self.executor_cell = ctypes.addressof(self._cell)
