@@ -25,7 +25,6 @@ from tgc.backend.entry import entry_text
 from tgc.backend.header import header_text
 from tgc.backend.library import embed, library_text
 from tgc.backend.link import linkers, shared
-from tgc.cache import write_atomically
 from tgc.compiler import Compiled, Options, computed_constants, lower_module, reproducible
 from tgc.dtypes import from_numpy
 from tgc.errors import UserError
@@ -37,6 +36,7 @@ from tgc.kernels.program import launches
 from tgc.loading import manifest_digest
 from tgc.ops import OPS
 from tgc.signature import FORMAT, described
+from tgc.storage import write_atomically
 
 EMISSIONS: Final = ("graph", "kernel", "llvm", "asm", "object", "shared", "header")
 """What can be written: the graph (as recorded and as optimised), kernel IR, LLVM IR, assembly, an object file, a shared

@@ -20,11 +20,11 @@ from tgc.backend.entry import entry_symbols, setup_symbol
 from tgc.backend.host import host_target
 from tgc.backend.jit import Library
 from tgc.backend.threads import Runtime, compile_runtime, process_runtime
-from tgc.cache import COMPILER, Cache
 from tgc.errors import CompilerBug
 from tgc.ir.dims import evaluate
 from tgc.ir.graph import Array
 from tgc.kernels.program import Program, ProgramValue
+from tgc.storage import COMPILER, Storage
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class CompiledFunction:
 @functools.lru_cache(maxsize=1)
 def runtime() -> Runtime:
     """The process's runtime, whose code is cached like a function's."""
-    cache = Cache.default()
+    cache = Storage.default()
     if cache is None:
         return process_runtime()
     key = sha256(f"runtime {COMPILER} {host_target()}".encode()).hexdigest()

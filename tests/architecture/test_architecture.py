@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # entry (a pattern) may import each other without a cycle. The first entry that names a module exactly counts, else the
 # first pattern that fits. A package's own name stands for its __init__.py.
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("tgc.version", "tgc.lazy", "tgc.location", "tgc.errors", "tgc.dtypes", "tgc.target"),
+    ("tgc.version", "tgc.storage", "tgc.lazy", "tgc.location", "tgc.errors", "tgc.dtypes", "tgc.target"),
     (
         *("tgc.ir.monomials", "tgc.ir.polynomial", "tgc.ir.dims", "tgc.ir.types", "tgc.ir.kinds", "tgc.ir.graph"),
         *("tgc.ir.opdef", "tgc.ir.builder", "tgc.ir.lexer", "tgc.ir.printer", "tgc.ir.*", "tgc.ir.pattern", "tgc.ir"),

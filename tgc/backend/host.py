@@ -6,12 +6,14 @@ import functools
 import os
 import re
 import sys
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from tgc.backend.uninterrupted import uninterrupted
 from tgc.errors import TargetError
 from tgc.lazy import LazyModule
+from tgc.storage import COMPILER, SEPARATOR, Storage
 from tgc.target import BASELINES, Target, baseline
 
 if TYPE_CHECKING:
@@ -47,13 +49,8 @@ def host_target() -> Target:
 
     Raises :class:`TargetError` on an architecture that tgc does not describe.
     """
-    return uninterrupted(_detected)
-
-
-def _detected() -> Target:
-    initialize()
-    triple = llvm.get_process_triple()
-    features = llvm.get_host_cpu_features()
+    triple, cpu, flat = _processor()
+    features = frozenset(flat.split(","))
     described = baseline(triple)
     bits, registers, masked, fma = (
         described.vector_bits,
@@ -62,14 +59,14 @@ def _detected() -> Target:
         described.fma,
     )
     if triple.startswith(("x86_64", "amd64")):
-        wide = all(features.get(name) for name in ("avx512f", "avx512vl", "avx512bw", "avx512dq"))
-        avx2 = bool(features.get("avx2"))
+        wide = features >= {"+avx512f", "+avx512vl", "+avx512bw", "+avx512dq"}
+        avx2 = "+avx2" in features
         bits, registers = (512, 32) if wide else (256, 16) if avx2 else (128, 16)
-        masked, fma = wide or avx2, bool(features.get("fma"))
+        masked, fma = wide or avx2, "+fma" in features
     return Target(
         triple=triple,
-        cpu=llvm.get_host_cpu_name(),
-        features=features.flatten(),
+        cpu=cpu,
+        features=flat,
         vector_bits=bits,
         vector_registers=registers,
         masked=masked,
@@ -79,6 +76,34 @@ def _detected() -> Target:
         l3_bytes=cache_bytes(3, described.l3_bytes),
         pointer_bits=described.pointer_bits,
     )
+
+
+def _processor() -> tuple[str, str, str]:
+    """What LLVM says of the processor: triple, name, features. Kept, as loading LLVM takes longer than most calls."""
+    storage, said = Storage.default(), _system_says()
+    key = sha256(SEPARATOR.join(("processor", COMPILER, said)).encode()).hexdigest()
+    known = storage.read(key) if storage is not None and said else None
+    match known.decode(errors="replace").split(SEPARATOR) if known is not None else []:
+        case [triple, cpu, features]:
+            return triple, cpu, features
+    found = uninterrupted(_detected)
+    if storage is not None and said:
+        storage.write(key, SEPARATOR.join(found).encode())
+    return found
+
+
+def _detected() -> tuple[str, str, str]:
+    initialize()
+    return llvm.get_process_triple(), llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten()
+
+
+def _system_says(cpus: Path = Path("/proc/cpuinfo")) -> str:
+    """What the system tells of its first processor, its present speed apart; empty if it tells nothing."""
+    try:
+        first = cpus.read_text(errors="replace").partition("\n\n")[0]
+    except OSError:
+        return ""
+    return "\n".join(line for line in first.splitlines() if not line.startswith(("cpu MHz", "bogomips")))
 
 
 def cache_bytes(level: int, default: int, caches: Path = _CACHES) -> int:

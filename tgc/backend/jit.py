@@ -1,4 +1,4 @@
-"""Objects in this process: loaded through one LLJIT, alive as long as somebody holds them."""
+"""Objects in this process: placed in its memory, or loaded through an LLJIT, alive as long as somebody holds them."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ import numpy.typing as npt
 from tgc.backend.codegen import target_machine
 from tgc.backend.emit import OUT_OF_BOUNDS
 from tgc.backend.host import host_target
+from tgc.backend.loader import place
 from tgc.backend.objects import architecture
 from tgc.backend.uninterrupted import uninterrupted
 from tgc.errors import CompilerBug, TargetError
@@ -90,10 +91,15 @@ class Library:
         addresses: Mapping[str, int] | None = None,
         dependencies: Sequence[object] = (),
     ) -> None:
-        uninterrupted(lambda: self._load((image,) if isinstance(image, bytes) else image, symbols, addresses or {}))
+        images = (image,) if isinstance(image, bytes) else image
         self._dependencies = tuple(dependencies)
+        self._placed = place(images, symbols, addresses or {})
+        if self._placed is not None:
+            self._addresses: Mapping[str, int] = self._placed.addresses
+        else:
+            uninterrupted(lambda: self._link(images, symbols, addresses or {}))
 
-    def _load(self, images: Sequence[bytes], symbols: Sequence[str], addresses: Mapping[str, int]) -> None:
+    def _link(self, images: Sequence[bytes], symbols: Sequence[str], addresses: Mapping[str, int]) -> None:
         host = host_target().triple.split("-", 1)[0]
         builder = llvm.JITLibraryBuilder().add_current_process()
         for part in images:
@@ -112,7 +118,7 @@ class Library:
             tracker = linker.link(builder, f"tgc{number}")
         except RuntimeError as error:
             raise CompilerBug(str(error), stage="linking") from None
-        self._addresses: dict[str, int] = {name: tracker[name] for name in symbols}
+        self._addresses = {name: tracker[name] for name in symbols}
         self._code = (linker, tracker)
 
     def __del__(self) -> None:

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import click
 
-from tgc.cache import write_atomically
 from tgc.cli.arguments import dim_option, example, level_option, make_options, parse_target, target_options
 from tgc.cli.sources import called_function, jitted_functions, load_source
 from tgc.errors import UserError
 from tgc.inspect.explain import explain, specialisations_of
+from tgc.storage import write_atomically
 
 
 @click.command(

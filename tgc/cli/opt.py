@@ -10,7 +10,6 @@ import click
 from passes.base import PassContext
 from passes.instruments import Timing
 from passes.pipeline import Pipeline
-from tgc.cache import write_atomically
 from tgc.cli.arguments import (
     check_names,
     example,
@@ -26,6 +25,7 @@ from tgc.compiler import reproducible
 from tgc.errors import UserError
 from tgc.ir.printer import print_module
 from tgc.ops import OPS
+from tgc.storage import write_atomically
 
 
 @click.command(
