@@ -39,5 +39,7 @@ int main(int argc, char **argv) {
     }
     check(digits_predict(state, *images, *probabilities, BATCH, workspace));
     transfer(argv[3], "wb", probabilities, sizeof probabilities);
+    free(workspace);
+    free(state);
     return 0;
 }

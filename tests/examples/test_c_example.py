@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import tgc
+from tgc.backend.host import host_target
 from tgc.backend.threads import num_threads, set_num_threads
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -75,3 +76,34 @@ if COMPILERS:
         assert done.stdout.splitlines() == [f"step {i:2}  loss {loss:.4f}" for i, loss in enumerate(losses, start=1)]
         found = np.fromfile(files[2], np.float32).reshape(32, 10)
         assert found.tobytes() == library.predict(images).tobytes()
+
+
+# valgrind knows no AVX-512, so the program is compiled for a CPU without
+if COMPILERS and host_target().triple.startswith("x86_64"):
+    CHECKERS: list[tuple[list[str], list[str]]] = [
+        (["-fsanitize=address,undefined", "-fno-sanitize-recover=all"], []),
+        *([([], ["valgrind", "-q", "--leak-check=full", "--error-exitcode=9"])] if shutil.which("valgrind") else []),
+    ]
+
+    @pytest.fixture(scope="module")
+    def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
+        """The example, compiled for any CPU with AVX2."""
+        folder = tmp_path_factory.mktemp("plain")
+        source = str(ROOT / "examples" / "digits.py")
+        command = [sys.executable, "-m", "tgc", "compile", source, "-o", str(folder), "--cpu", "x86-64-v3"]
+        subprocess.run([*command, "--name", "digits"], cwd=ROOT, check=True, capture_output=True)
+        return folder
+
+    @pytest.mark.parametrize(("flags", "checker"), CHECKERS)
+    def test_the_c_program_makes_no_wrong_access(
+        flags: list[str], checker: list[str], plain: Path, tmp_path: Path, data: tuple[np.ndarray, np.ndarray]
+    ) -> None:
+        """Sanitizers see what C code and the memory functions do, valgrind also what the kernels do."""
+        for name, array in zip(("images.bin", "labels.bin"), data, strict=True):
+            array.tofile(tmp_path / name)
+        program = str(tmp_path / "digits")
+        source, image = str(ROOT / "examples" / "digits.c"), str(plain / "digits.o")
+        subprocess.run(["cc", "-g", *flags, source, "-I", str(plain), image, "-pthread", "-o", program], check=True)
+        files = [str(tmp_path / name) for name in ("images.bin", "labels.bin", "probabilities.bin")]
+        done = subprocess.run([*checker, program, *files], check=False, capture_output=True, text=True)
+        assert (done.returncode, done.stderr) == (0, "")
