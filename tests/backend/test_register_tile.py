@@ -13,7 +13,7 @@ from tgc.ir.types import Layout, TensorType
 from tgc.kernels import contraction, convolution
 from tgc.kernels.lowering import Lowering
 from tgc.ops import OPS
-from tgc.target import AVX2, AVX512, Target
+from tgc.target import AVX2, AVX512, NEON, Target
 
 
 def inner_loop(lowering: Lowering, target: Target) -> list[str]:
@@ -23,11 +23,11 @@ def inner_loop(lowering: Lowering, target: Target) -> list[str]:
     labels = {line.split(":")[0]: i for i, line in enumerate(lines) if re.match(r"\.LBB\w+:", line)}
     loops = []
     for i, line in enumerate(lines):
-        jump = re.match(r"j\w+\s+(\.LBB\w+)", line)
+        jump = re.match(r"(?:j\w+|b\.\w+)\s+(\.LBB\w+)", line)
         if jump and labels[jump[1]] < i:
             loops.append([x for x in lines[labels[jump[1]] : i + 1] if re.match(r"[a-z]", x)])
     # nested loops contain the inner one: of those with multiply-adds the shortest
-    return min((loop for loop in loops if any("vfmadd" in x for x in loop)), key=len)
+    return min((loop for loop in loops if any(re.match("vfmadd|fmla", x) for x in loop)), key=len)
 
 
 def product_of(target: Target, m: int, k: int, n: int) -> Lowering:
@@ -67,3 +67,14 @@ def test_the_inner_loop_is_multiply_adds(lowering: Lowering, target: Target, reg
     broadcasts = sum("vbroadcastss" in line for line in loop)
     # a multiply-add each, a load for each vector and factor, and what counts
     assert len(loop) <= len(products) + broadcasts + 4 * vectors + 4
+
+
+def test_aarch64_multiplies_by_elements_of_registers() -> None:
+    loop = inner_loop(product_of(NEON, 1024, 1024, 1024), NEON)
+    products = [line for line in loop if re.match(r"fmla\s+v\d+\.4s", line)]
+    by_element = [line for line in products if re.search(r"v\d+\.s\[\d\]$", line)]
+    assert len(products) == 26
+    # the compiler broadcasts a factor or two where an address is incremented too
+    assert len(by_element) >= 20
+    assert not any("[sp" in line for line in loop), "sums are spilled"
+    assert len(loop) <= 2 * len(products)

@@ -22,10 +22,11 @@ memory that they come from. What is decided, and by which term:
   of its own, where prefetching begins anew. So the copy should serve many panels: with 8 panels of 32 columns it took
   8 % of the time of a 1024 x 1024 x 1024 product, with all 32 it takes 2 %.
 * **packing**: the right operand is read where it lies if it can be and stays in the second level, its rows not
-  crowded. Else it is packed: if it is larger than the second level and one task has all rows, in that task
-  (`Packing.TASK`: the panels never leave the second level; for 64 rows that saves a fifth of the time), or all of it
-  by a kernel of its own that runs before (`Packing.WHOLE`): once for all chunks of rows, once for all iterations of
-  a loop around, and once for all calls if it is a constant.
+  crowded and made of whole tiles (masked loads took 15 % of 200 x 200 x 200), or if two tiles of rows meet it. Else it
+  is packed: if it is larger than the second level and one task has all rows, in that task (`Packing.TASK`: the panels
+  never leave the second level; for 64 rows that saves a fifth of the time), or all of it by a kernel of its own that
+  runs before (`Packing.WHOLE`): once for all chunks of rows, once for all iterations of a loop around, and once for all
+  calls if it is a constant.
 * **streamed**: if a few rows meet a matrix that is larger than half of the second level, memory decides, not
   multiply-adds, and :mod:`tgc.kernels.axpys` and :mod:`tgc.kernels.dots` go through it in whole rows.
 * **tiles and panels of a task**: those with the least sum of: copying the rows once for each group of panels; reading
@@ -156,8 +157,9 @@ def is_streamed(rows: Dim, right_bytes: int | None, target: Target) -> bool:
 def _packing(p: Problem, depth: int, tiles: int, target: Target) -> Packing:
     size = p.right_bytes
     if p.right_plain and size is not None:
+        whole = isinstance(p.columns, int) and p.columns % p.shape.width == 0
         inside = size <= target.l2_bytes // 4 and not crowded(target, 8, p.right_pitch, p.itemsize)
-        if inside or tiles <= 2 and size <= target.l2_bytes // 2:
+        if whole and inside or tiles <= 2 and size <= target.l2_bytes // 2:
             return Packing.NONE
     large = size is None or size > target.l2_bytes
     if large and isinstance(p.rows, int) and _footprint(p, depth, tiles, 1, True, Packing.TASK) <= target.l2_bytes // 2:
