@@ -98,6 +98,7 @@ def check(actual: Sequence[np.ndarray], graph: Graph, inputs: Sequence[np.ndarra
         ("bmk,bnk->bmn", (3, 2, 37), (3, 5, 37)),
         ("mk,kn->mn", (20, 1), (1, 20)),
         ("mk,kn->mn", (3, 600), (600, 333)),
+        ("mk,nk->mn", (7, 600), (333, 600)),
         ("bmk,bkn->bmn", (2, 2, 530), (2, 530, 301)),
         ("abk,kn->abn", (2, 3, 50), (50, 3001)),
         ("mk,kn->mn", (64, 600), (600, 300)),

@@ -38,7 +38,7 @@ def lower(region: Graph, *, name: str, target: Target, table: OpTable) -> Loweri
     require_plain_results(region)
     plan = plan_contraction(region, target, table)
     if is_dots(plan, target):
-        return Lowering((dots_stage(plan, region, name, table),))
+        return Lowering((dots_stage(plan, region, name, table, target),))
     if is_axpys(plan, target):
         return lower_axpys(plan, region, name=name, target=target, table=table)
     product_stage = _Product(plan, region, name, table, target).stage()
