@@ -6,10 +6,10 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
-from passes.base import substitute
+from passes.base import all_nodes, substitute
 from tgc.ir.builder import Builder
-from tgc.ir.dims import symbols
-from tgc.ir.graph import Function, Graph, Module, State, Value, parameter
+from tgc.ir.dims import Expr, symbols
+from tgc.ir.graph import Attribute, Function, Graph, Module, Node, State, Value, parameter
 from tgc.ir.types import TensorType
 from tgc.ops import OPS
 
@@ -67,7 +67,7 @@ def _pruned(module: Module) -> Module:
     nodes = function.nodes()
     used = {v.node for n in nodes for v in n.operands} | {v.node for v in function.outputs}
     # sizes that are left must be told by something
-    unsaid = frozenset[str]().union(*(_symbols(t) for n in nodes if n.op != "parameter" for t in n.types))
+    unsaid = frozenset[str]().union(*(_mentioned(n) for n in all_nodes(function.outputs) if n.op != "parameter"))
     kept = []
     for i, value in enumerate(function.parameters):
         if value.node in used or _symbols(value.type) & unsaid:
@@ -97,6 +97,21 @@ def _pruned(module: Module) -> Module:
 
 def _symbols(type_: TensorType) -> frozenset[str]:
     return frozenset[str]().union(*map(symbols, type_.shape))
+
+
+def _mentioned(node: Node) -> frozenset[str]:
+    """The symbols in a node's types and attributes."""
+    pending: list[Attribute] = [*node.types, *node.attributes.values()]
+    found = frozenset[str]()
+    while pending:
+        value = pending.pop()
+        if isinstance(value, tuple):
+            pending += value
+        elif isinstance(value, TensorType):
+            found |= _symbols(value)
+        elif isinstance(value, Expr):
+            found |= symbols(value)
+    return found
 
 
 def _smaller(module: Module) -> Iterator[Module]:
