@@ -12,7 +12,10 @@ from tgc.ir.builder import Builder
 from tgc.ir.dims import symbol
 from tgc.ir.graph import Attributes, parameter
 from tgc.ir.parser import parse_module
+from tgc.ir.printer import print_module
 from tgc.ir.types import TensorType
+from tgc.kernels.lowering import Stage
+from tgc.kernels.program import launches
 from tgc.ops import OPS
 
 IMAGES, FILTERS, GRADIENT = (2, 4, 9, 9), (6, 4, 3, 3), (2, 6, 7, 7)
@@ -123,6 +126,35 @@ def test_kernels_in_loops_are_joined_with_what_is_outside() -> None:
     edges = {(e.source, e.target): e.reasons for e in report.edges}
     assert edges["k0", "k1"] == ("control flow stands between them",)
     assert {("input rows", "k1"), ("k1", "output out0")} <= edges.keys()
+
+
+def test_what_runs_once_is_no_part_of_a_call() -> None:
+    """Packing weights, that is: the kernel that packs them is one of those that the product becomes."""
+    text = """module @m { state @w : f32[64, 256]
+      func @f(%x: f32[128, 64]) -> (f32[128, 256]) {
+        %0 = state @w : f32[64, 256]
+        %1 = contract(%x, %0) {spec = "mk,kn->mn"}
+        return %1 } }"""
+    explanation = tgc.explain(parse_module(text, OPS))
+    (report,) = explanation.functions
+    (kernel,) = report.kernels
+    costs = {stage.kernel.name: stage.kernel.count * stage.cost for stage in stages(explanation)}
+    assert set(kernel.names) == costs.keys()
+    program = explanation.compiled.programs["f"]
+    once = {launch.kernel for launch in launches(program.setup)} if program.setup else set()
+    assert kernel.nanoseconds == sum(cost for name, cost in costs.items() if name not in once)
+
+
+def stages(explanation: tgc.inspect.Explanation) -> tuple[Stage, ...]:
+    (function,) = explanation.compiled.module.functions
+    return explanation.compiled.library.lowering(function.results[0].node).stages
+
+
+def test_a_text_that_is_fused_already_is_explained_too() -> None:
+    text = print_module(tgc.explain(parse_module(NET, OPS)).compiled.module)
+    (report,) = tgc.explain(parse_module(text, OPS)).functions
+    assert [o.op for k in report.kernels for o in k.operations].count("contract") == 2
+    assert report.flops == 264 * symbol("n") + 64
 
 
 def test_kernels_are_timed_beside_what_the_machine_does() -> None:

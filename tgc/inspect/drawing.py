@@ -84,7 +84,7 @@ def draw(nodes: Sequence[str], small: frozenset[str], edges: Sequence[tuple[str,
 
 
 def _layers(nodes: Sequence[str], small: frozenset[str], edges: Sequence[tuple[str, str]]) -> dict[str, int]:
-    """The layer of each node: below all that it reads; inputs just above what reads them first."""
+    """The layer of each node: below all that it reads and above what reads it, as low as can be if that is more."""
     reads: dict[str, list[str]] = {}
     readers: dict[str, list[str]] = {}
     for source, target in edges:
@@ -93,8 +93,9 @@ def _layers(nodes: Sequence[str], small: frozenset[str], edges: Sequence[tuple[s
     layer: dict[str, int] = {}
     for node in nodes:
         layer[node] = max((layer[s] + 1 for s in reads.get(node, ())), default=0)
-    for node in nodes:
-        if node in small and node in readers and node not in reads:
+    for node in reversed(nodes):
+        # what more boxes read than it reads moves down to them
+        if len(readers.get(node, ())) > sum(source not in small for source in reads.get(node, ())):
             layer[node] = min(layer[target] for target in readers[node]) - 1
     return layer
 

@@ -10,6 +10,7 @@ from passes.fusion import Fuser, Fusion, Refusal
 from passes.fusion_groups import is_alias
 from passes.instruments import RuleRecord
 from passes.instruments import Step as PassStep
+from passes.memory_plan import execution_order
 from tgc.compiler import Compiled, Options, lower_module
 from tgc.errors import UserError
 from tgc.frontend.export import joined, module_of
@@ -67,9 +68,8 @@ def explain(
     fusion, rules = _FusionRecord(), RuleRecord()
     compiled = lower_module(module, replace(options, instruments=(*options.instruments, fusion, rules)))
     functions = tuple(
-        _Explainer(module, compiled, fusion.fused[name], run=run).report()
+        _Explainer(module, compiled, compiled.module.function(name), fusion.fused.get(name, _Fused()), run=run).report()
         for name in compiled.programs
-        if name in fusion.fused
     )
     limits = None
     if run:
@@ -117,16 +117,24 @@ def _rules(record: RuleRecord) -> tuple[RuleReport, ...]:
 
 @dataclass(frozen=True)
 class _Fused:
-    """A function as fusion saw it and left it."""
+    """What fusion made of a function; nothing is known of one that came fused."""
 
-    function: Function
-    sources: Mapping[Node, tuple[Node, ...]]
-    refusals: Sequence[Refusal]
-    module: Module
+    outputs: tuple[Value, ...] = ()
+    sources: Mapping[Node, tuple[Node, ...]] = field(default_factory=dict)
+    refusals: Sequence[Refusal] = ()
+    locations: Mapping[Node, tuple[Place, ...]] = field(default_factory=dict)
 
-    @property
-    def locations(self) -> Mapping[Node, tuple[Place, ...]]:
-        return self.module.locations
+    def origins(self, planned: Function) -> dict[Node, Node]:
+        """The nodes as fusion left them, by what the memory plan made of them."""
+        found: dict[Node, Node] = {}
+        pending = [(planned.outputs, self.outputs)] if self.outputs else []
+        while pending:
+            new, old = pending.pop()
+            for after, before in zip(execution_order(new, OPS), execution_order(old, OPS), strict=False):
+                found[after] = before
+                if after.op != "fusion":
+                    pending += [(a.results, b.results) for a, b in zip(after.regions, before.regions, strict=False)]
+        return found
 
 
 @dataclass(frozen=True)
@@ -141,8 +149,8 @@ class _FusionRecord:
         for function in module.functions:
             fuser = Fuser(OPS, function.outputs, step.of.max_ops)
             new = fuser.run()
-            fused = function.with_outputs(tuple(new[v] for v in function.outputs))
-            self.fused[function.name] = _Fused(fused, fuser.sources, fuser.refusals, module)
+            outputs = tuple(new[v] for v in function.outputs)
+            self.fused[function.name] = _Fused(outputs, fuser.sources, fuser.refusals, module.locations)
 
     def after(self, step: PassStep, before: Module, after: Module) -> None:
         pass
@@ -168,10 +176,12 @@ def _count(steps: Sequence[Step], times: Dim, found: dict[str, set[Dim]]) -> Non
 class _Explainer:
     """Reports one function."""
 
-    def __init__(self, module: Module, compiled: Compiled, fused: _Fused, *, run: bool) -> None:
+    def __init__(self, module: Module, compiled: Compiled, function: Function, fused: _Fused, *, run: bool) -> None:
+        self.function = function
         self.fused = fused
+        self.origins = fused.origins(function)
         self.compiled = compiled
-        self.program = compiled.programs[fused.function.name]
+        self.program = compiled.programs[function.name]
         self.sizes = typical_sizes(self.program, module.ranges)
         self.seconds = self._seconds() if run else None
         self.runs: dict[str, set[Dim]] = {}
@@ -182,7 +192,7 @@ class _Explainer:
 
     def report(self) -> FunctionReport:
         """What became of the function."""
-        function = self.fused.function
+        function = self.function
         given = [(_Source(f"input {value.name}"),) for value in self.program.inputs]
         results = self._walk(Graph(function.parameters, function.outputs), given, 1)
         names = [f"output {value.name}" for value in self.program.outputs] + [
@@ -198,8 +208,7 @@ class _Explainer:
             tuple(self._edge(*key, why, refusals) for key, why in self.read.items()),
             refusals,
             workspace_of(self.program),
-            workspace_tensors(self.compiled, function.name, self.sizes)
-            + fixed_tensors(self.compiled, function.name, self.fused.module),
+            workspace_tensors(self.compiled, function.name, self.sizes) + fixed_tensors(self.compiled, function.name),
             self.sizes,
         )
 
@@ -246,10 +255,11 @@ class _Explainer:
         region = node.regions[0]
         lowering = self.compiled.library.lowering(node)
         inner = all_nodes(region.results)
-        made_of = self.fused.sources.get(node, ())
+        origin = self.origins.get(node, node)
+        made_of = self.fused.sources.get(origin) or region.nodes()
         runs = [self._runs(stage.kernel.name, times) for stage in lowering.stages]
         name = f"k{len(self.kernels)}"
-        self.ids.setdefault(node, name)
+        self.ids.setdefault(origin, name)
         self.kernels.append(
             KernelReport(
                 name,
@@ -315,7 +325,7 @@ class _Explainer:
 
     def _seconds(self) -> dict[Node, dict[str, float]]:
         """The measured time of each kernel."""
-        function, module = self.fused.function, self.fused.module
+        function, module = self.function, self.compiled.module
         native = NativeKernels(self.compiled, self.sizes)
         found: dict[Node, dict[str, float]] = {}
 

@@ -10,7 +10,7 @@ from passes.memory_plan import aligned, carried, value_bytes
 from tgc.compiler import Compiled
 from tgc.errors import UserError
 from tgc.ir.dims import Dim, evaluate, symbols
-from tgc.ir.graph import Function, Graph, Module, Node, Place
+from tgc.ir.graph import Function, Graph, Node, Place
 from tgc.ir.polynomial import bounds
 from tgc.kernels.program import Program, launches, scratch_bytes
 from tgc.location import Site
@@ -85,8 +85,9 @@ def workspace_tensors(compiled: Compiled, name: str, sizes: Mapping[str, int]) -
     return tuple(sorted(told, key=lambda t: -evaluate(t.bytes, sizes)))
 
 
-def fixed_tensors(compiled: Compiled, name: str, module: Module) -> tuple[TensorReport, ...]:
+def fixed_tensors(compiled: Compiled, name: str) -> tuple[TensorReport, ...]:
     """Constants and state of a function, the largest first. Their lines are those that read them."""
+    module = compiled.module
     nodes = [n for n in module.function(name).nodes() if n.op in ("literal", "state")]
     lines: dict[tuple[str, str], tuple[str, ...]] = {}
     for node in nodes:
