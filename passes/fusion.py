@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from passes.base import Pass, PassContext, with_functions
+from passes.fusion_attention import attention_refusal
 from passes.fusion_groups import Group, Merging, fusion_kind, is_alias, is_free, new_group
 from passes.fusion_order import Gap, GroupOrder
 from tgc.errors import CompilerBug
@@ -114,7 +115,7 @@ class Fuser:
         producers: dict[Group, Node] = {}
         for read in reads:
             producers.setdefault(self.group_of[read], read)
-        for source in sorted(producers.values(), key=lambda n: self.group_of[n].kind is FusionKind.POINTWISE):
+        for source in sorted(producers.values(), key=lambda n: _turn(self.group_of[n], kind)):
             group = self._try(source, group, node, rules)
 
     def _reads(self, node: Node) -> Iterable[Value]:
@@ -131,12 +132,33 @@ class Fuser:
         producer = self.group_of[source]
         if producer is group or producer.anchor is not None and producer.weight == 0:
             return group  # merged already; control flow or an input, which are no kernels
+        if producer.kind is FusionKind.REDUCTION and group.kind is FusionKind.CONTRACTION:
+            return self._try_attention(source, group, rules)
         reason = rules.refusal(producer, group)
         gap = self.groups.gap(producer, group) if reason is None else None
         if gap is not None:
             return self._merge(producer, group, gap)
         self.refusals.append(Refusal(source, node, reason or "another kernel stands between them"))
         return group
+
+    def _try_attention(self, source: Node, output: Group, rules: Merging) -> Group:
+        """A product, folds of its rows and a product with these rows become one kernel together, or not at all."""
+        rows = self.group_of[source]
+        products = [group for group in self.groups.reads(rows) if group.kind is FusionKind.CONTRACTION]
+        if len(products) != 1:
+            reason: str | None = "the reduction does not fold the rows of a product"
+        elif rules.leaving(products[0], rows) or rules.leaving(rows, output):
+            reason = "scores or rows are needed elsewhere as well"
+        else:
+            reason = attention_refusal(products[0], rows, output)
+        if reason is not None and output.anchor is not None:
+            self.refusals.append(Refusal(source, output.anchor, reason))
+            return output
+        (scores,) = products
+        nodes = scores.nodes | rows.nodes | output.nodes
+        merged = replace(output, kind=FusionKind.ATTENTION, nodes=nodes)
+        self.groups.merge(merged, Gap(output.position, output.position, ()))
+        return merged
 
     def _merge(self, producer: Group, consumer: Group, gap: Gap) -> Group:
         anchored = consumer if consumer.kind is not FusionKind.POINTWISE else producer
@@ -278,6 +300,12 @@ class Fuser:
 
 
 _INLINES_FREE = frozenset({FusionKind.POINTWISE, FusionKind.REDUCTION, FusionKind.CONTRACTION, FusionKind.CONVOLUTION})
+
+
+def _turn(producer: Group, consumer: FusionKind) -> int:
+    """When a producer is tried: maps after what has a schedule of its own, but before folds on the way to a product."""
+    folds = producer.kind is FusionKind.REDUCTION and consumer is FusionKind.CONTRACTION
+    return 2 if folds else int(producer.kind is FusionKind.POINTWISE)
 
 
 def _inputs(nodes: Iterable[Node]) -> list[Value]:

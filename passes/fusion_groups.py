@@ -212,6 +212,11 @@ class Merging:
             return "too much work for the epilogue of a register tile"
         return None
 
+    def attention_pointwise(self, producer: Group, consumer: Group) -> str | None:
+        if any(n.op == "relayout" for n in consumer.nodes):
+            return "the product's results lie in another order"
+        return self.contraction_pointwise(producer, consumer)
+
     def pointwise_contraction(self, producer: Group, consumer: Group) -> str | None:
         before = self._before_anchor(producer, consumer)
         if any(n in before for n in producer.nodes):
@@ -239,7 +244,7 @@ class Merging:
         """A product copies its operands once or a few times: cheap maps are computed on the way."""
         anchor = consumer.anchor
         if anchor is None or consumer.kind not in (FusionKind.CONTRACTION, FusionKind.CONVOLUTION):
-            return "windows read their operands from memory"
+            return "it reads its operands from memory"
         if consumer.kind is FusionKind.CONVOLUTION and anchor.op != "convolution_filter_gradient":
             if anchor.operands[1].node in producer.nodes:
                 return "filters are packed from memory"
@@ -277,7 +282,7 @@ class Merging:
             return known[node]
 
         for node in nodes:
-            if _moves(node) and not _keeps_rows(node, group):
+            if _moves(node) and not keeps_rows(node, group):
                 if any(v.node in nodes and reduced(v.node) for v in node.operands):
                     return "the reduced values are read at other indices"
         return None
@@ -299,7 +304,7 @@ def _moves(node: Node) -> bool:
     return node.op in MOVING
 
 
-def _keeps_rows(node: Node, group: Group) -> bool:
+def keeps_rows(node: Node, group: Group) -> bool:
     """Whether a movement of reduced values reads them at the row's own index."""
     if node.op == "relayout" or is_unit_reshape(node):
         return True
@@ -321,6 +326,8 @@ RULES = MappingProxyType(
         (FusionKind.REDUCTION, FusionKind.REDUCTION): Merging.reduction_reduction,
         (FusionKind.CONTRACTION, FusionKind.POINTWISE): Merging.contraction_pointwise,
         (FusionKind.CONVOLUTION, FusionKind.POINTWISE): Merging.contraction_pointwise,
+        (FusionKind.ATTENTION, FusionKind.POINTWISE): Merging.attention_pointwise,
+        (FusionKind.POINTWISE, FusionKind.ATTENTION): Merging.pointwise_contraction,
         (FusionKind.WINDOW, FusionKind.POINTWISE): Merging.contraction_pointwise,
         (FusionKind.POINTWISE, FusionKind.WINDOW): Merging.pointwise_contraction,
         (FusionKind.POINTWISE, FusionKind.CONTRACTION): Merging.pointwise_contraction,

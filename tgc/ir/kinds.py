@@ -29,6 +29,7 @@ class FusionKind(Enum):
     POINTWISE = "pointwise"  # maps and movement over the result's index space
     REDUCTION = "reduction"  # reductions with maps before and after; row-wise multi-pass included
     CONTRACTION = "contraction"  # one contract, maps on its operands' elements before, maps on its result after
+    ATTENTION = "attention"  # a contraction, maps and reductions of its rows, and a contraction with these rows
     CONVOLUTION = "convolution"  # one convolution or gradient of one, with an epilogue of maps
     WINDOW = "window"
     INDEX = "index"

@@ -10,7 +10,7 @@ from tgc.errors import CompilerBug
 from tgc.ir.graph import Graph
 from tgc.ir.kinds import FusionKind
 from tgc.ir.opdef import OpTable
-from tgc.kernels import contraction, convolution, cumulative, pointwise, reduction, scatter, sort, window
+from tgc.kernels import attention, contraction, convolution, cumulative, pointwise, reduction, scatter, sort, window
 from tgc.kernels.lowering import Lowering
 from tgc.target import Target
 
@@ -27,6 +27,7 @@ SCHEDULES: Final[Mapping[FusionKind, Schedule]] = MappingProxyType(
         FusionKind.REDUCTION: reduction.lower,
         FusionKind.WINDOW: window.lower,
         FusionKind.CONTRACTION: contraction.lower,
+        FusionKind.ATTENTION: attention.lower,
         FusionKind.CONVOLUTION: convolution.lower,
         FusionKind.INDEX: scatter.lower,
         FusionKind.CUMULATIVE: cumulative.lower,

@@ -112,8 +112,8 @@ class Plan:
         return Temporary(self.dtype, product(self.sizes[c] for c in self.right_outer) * self.panels * self.panel_size)
 
 
-def plan_contraction(region: Graph, target: Target, table: OpTable) -> Plan:
-    """Which letter becomes which loop."""
+def plan_contraction(region: Graph, target: Target, table: OpTable, *, turned: bool = True) -> Plan:
+    """Which letter becomes which loop. ``turned``: rows and columns may change places where that is quicker."""
     anchor = next(n for n in region.nodes() if table[n.op].kind is OpKind.CONTRACT)
     spec = Spec.parse(rules.text(anchor.attributes, "spec"))
     all_sizes = spec.sizes(anchor.operands[0].shape, anchor.operands[1].shape)
@@ -126,7 +126,8 @@ def plan_contraction(region: Graph, target: Target, table: OpTable) -> Plan:
         a, b = b, a
     left_only = [c for c in memory if c in a.strides and c not in b.strides]
     right_only = [c for c in memory if c in b.strides and c not in a.strides]
-    if len(left_only) == len(right_only) == 1 and _better_turned(a, b, sizes, left_only[0], right_only[0], target):
+    single = len(left_only) == len(right_only) == 1
+    if turned and single and _better_turned(a, b, sizes, left_only[0], right_only[0], target):
         a, b, left_only, right_only = b, a, right_only, left_only
     column = right_only[-1] if right_only else ""
     merged = _Merging(sizes, a, b)

@@ -33,8 +33,8 @@ def is_transposed(plan: Plan) -> bool:
     return across != 1 and along == 1 and square_size(plan.shape.lanes) > 1
 
 
-def packing_stage(plan: Plan, region: Graph, name: str, table: OpTable) -> Stage:
-    """The kernel that packs the whole operand: an iteration writes some rows of some panels.
+def packing_stage(plan: Plan, region: Graph, name: str, table: OpTable, *, temporary: str = "t0") -> Stage:
+    """The kernel that packs the whole operand: an iteration writes some rows of some panels of ``temporary``.
 
     Columns beyond the last one are arbitrary.
     """
@@ -47,7 +47,7 @@ def packing_stage(plan: Plan, region: Graph, name: str, table: OpTable) -> Stage
     sizes: list[Dim] = [*(plan.sizes[c] for c in plan.right_outer), ceil_divide(plan.panels, together), *around, pieces]
     b = KernelBuilder(name, count=product(sizes))
     evaluator = Evaluator(b, region, table)
-    panels = b.buffer("t0", plan.dtype, plan.packed.size, "write")
+    panels = b.buffer(temporary, plan.dtype, plan.packed.size, "write")
     *places, piece = unflattened(b, b.iteration, sizes)
     outside = len(plan.right_outer)
     letters = [*plan.right_outer, *plan.summed[:-1]]

@@ -39,19 +39,15 @@ ENOUGH = 8  # iterations, to be shared among threads
 
 def lower(region: Graph, *, name: str, target: Target, table: OpTable) -> Lowering:
     """Kernels for a region of reductions over the same dimensions, with what is fused to them."""
-    found = plan(region, table)
     for v in region.results:
         if v.type.layout is not None and (v.type.layout.tiles or v.type.layout.margins):
             raise CompilerBug(f"a reduction writes {v.type}, which has tiles or margins", stage="schedule")
-    # lanes of 32 bits whatever the dtypes are: which others are fused must not show in the order of a sum
-    lanes = max(1, target.vector_bits // 32)
+    make = _kernels(region, target, table)
+    found, lanes, ways, vectors = make.plan, make.lanes, make.ways, make.vectors
     # what is done for each element of the space; the rest is done once for each result
     work = sum(weight(node) for node in region.nodes() if node.types[0].shape == found.type.shape)
     cost = element_cost(found, lanes, work)
-    folds = tuple([tuple(folds_of(level, found.folded)) for level in found.levels])
-    ways, vectors = ways_and_vectors(found, folds, target, lanes)
-    panel = panel_columns(found, folds, target, lanes * vectors, DEPTH * ways)
-    make = _Kernels(region, found, folds, table, lanes, ways, vectors)
+    panel = panel_columns(found, make.folds, target, lanes * vectors, DEPTH * ways)
     parts = Parts.of(found, lanes, ways, panel)
     if parts is not None:
         return make.in_parts(name, parts, cost)
@@ -61,6 +57,20 @@ def lower(region: Graph, *, name: str, target: Target, table: OpTable) -> Loweri
     grid = _grid(found, chunk_elements(cost), lanes * vectors)
     each = cost * estimated(found.folded) / (estimated(found.domain) if found.lanes_are_reduced else 1)
     return Lowering((make.stage(name, grid, each, make.whole),))
+
+
+def row_passes(region: Graph, evaluator: Evaluator, target: Target) -> Run:
+    """All passes over a row, for a kernel that makes the rows itself."""
+    return _kernels(region, target, evaluator.table).whole(evaluator)
+
+
+def _kernels(region: Graph, target: Target, table: OpTable) -> _Kernels:
+    found = plan(region, table)
+    # lanes of 32 bits whatever the dtypes are: which others are fused must not show in the order of a sum
+    lanes = max(1, target.vector_bits // 32)
+    folds = tuple([tuple(folds_of(level, found.folded)) for level in found.levels])
+    ways, vectors = ways_and_vectors(found, folds, target, lanes)
+    return _Kernels(region, found, folds, table, lanes, ways, vectors)
 
 
 @dataclass(frozen=True)
