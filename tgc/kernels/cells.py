@@ -6,8 +6,9 @@ other: a fold of what earlier folds gave, and at last the results of the whole s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from tgc.ir import graph
 from tgc.ir.dims import Dim, product
@@ -19,8 +20,8 @@ from tgc.kernels.grid import ceil_divide, unflattened
 from tgc.kernels.indices import Index
 from tgc.kernels.ir import Buffer, Value
 from tgc.kernels.reduction_plan import ReductionPlan, kept_index
-from tgc.kernels.tree import LEVELS, Tree
-from tgc.kernels.vector_loop import tile_loop, vector_loop
+from tgc.kernels.tree import LEVELS, Step, Tree
+from tgc.kernels.vector_loop import side_by_side, tile_loop
 
 MOST_COPIES = 120  # vector instructions that the body of a loop may have by repetition
 
@@ -93,15 +94,14 @@ class Cells:
             result.append(fold.step(b, state, value, place))
         return result
 
-    def tree(
-        self, folds: Sequence[Fold], step: Callable[[Value, Value | None, State], State], width: int, work: int = 1
-    ) -> Tree:
+    def tree(self, folds: Sequence[Fold], step: Step, width: int, *, work: int = 1, wide: Step | None = None) -> Tree:
         """``work``: instructions of a step. Where its repetition would be too long, accumulators take turns instead."""
         b, lanes = self.builder, self.lanes
         vectors = self.vectors
 
-        def start() -> State:
-            return flattened([f.start(b, lanes, ramp=self.plan.lanes_are_reduced) for f in folds])
+        def start(ways: int) -> State:
+            found = flattened([f.start(b, lanes * ways, ramp=self.plan.lanes_are_reduced) for f in folds])
+            return found * vectors
 
         def join(a: State, c: State) -> State:
             left, right = regrouped(folds, a), regrouped(folds, c)
@@ -110,7 +110,7 @@ class Cells:
 
         rounds = any(f.rounds for f in folds)
         rolled = self.ways * vectors * work > MOST_COPIES
-        return Tree(b, lambda: start() * vectors, step, join, width, self.ways, rounds, rolled)
+        return Tree(b, start, step, join, width, self.ways, rounds, rolled, wide)
 
     def inside(self, around: Point, taken: Sequence[graph.Value], offset: Value | None, count: Value | None) -> Point:
         """A point in a loop, at which earlier passes have left values at ``offset`` of scratch."""
@@ -192,17 +192,21 @@ class Rows(Cells):
         def across(around: Point, flat: Value | None, q: Sequence[Index]) -> Tree:
             self.hoist(around, operands, kept, [*q, replace(FUTURE, lane=1)])
 
-            def step(position: Value, count: Value | None, state: State) -> State:
+            def step(cells: Rows, position: Value, count: Value | None, state: State) -> State:
                 offset = self._offset(position, flat) if taken or saved else None
-                inner = self.inside(around, taken, offset, count)
-                index = self.lane_index(position, last)
-                at = self.at(kept, [*q, index])
-                place = self.evaluator.vector(index, self.lanes)
-                states = self.advance(folds, inner, at, place, regrouped(folds, state))
-                self.save(inner, saved, at, offset)
+                inner = cells.inside(around, taken, offset, count)
+                index = cells.lane_index(position, last)
+                at = cells.at(kept, [*q, index])
+                place = cells.evaluator.vector(index, cells.lanes)
+                states = cells.advance(folds, inner, at, place, regrouped(folds, state))
+                cells.save(inner, saved, at, offset)
                 return flattened(states)
 
-            return self.tree(folds, step, self.lanes, self.plan.work[level])
+            # instruction by instruction for all accumulators: one chain after another would fill the schedulers
+            even = self.ways & (self.ways - 1) == 0
+            wide = partial(step, replace(self, lanes=self.lanes * self.ways)) if even else None
+            work = self.plan.work[level]
+            return self.tree(folds, partial(step, self), self.lanes, work=work, wide=wide)
 
         if not outer:
             return regrouped(folds, replace(across(point, None, []), levels=self.levels).fold(low, high))
@@ -222,12 +226,14 @@ class Rows(Cells):
         def across(around: Point, flat: Value | None, q: Sequence[Index]) -> None:
             self.hoist(around, results, kept, [*q, replace(FUTURE, lane=1)])
 
-            def body(position: Value, count: Value | None) -> None:
+            def body(position: Value, vectors: int, count: Value | None) -> None:
+                cells = replace(self, lanes=self.lanes * vectors)
                 offset = self._offset(position, flat) if taken else None
-                inner = self.inside(around, taken, offset, count)
-                self.write(plan.full, [inner], [self.at(kept, [*q, self.lane_index(position, last)])])
+                inner = cells.inside(around, taken, offset, count)
+                cells.write(plan.full, [inner], [cells.at(kept, [*q, cells.lane_index(position, last)])])
 
-            vector_loop(b, 0, last, self.lanes, body)
+            together = side_by_side(plan.work[-1], last, self.lanes)
+            tile_loop(b, 0, last, self.lanes, together, body)
 
         if not outer:
             across(point, None, [])
@@ -312,7 +318,7 @@ class Columns(Cells):
                 self.save(inner, saved, at, offset)
             return flattened(result)
 
-        tree = self.tree(folds, step, 1, self.plan.work[level])
+        tree = self.tree(folds, step, 1, work=self.plan.work[level])
         return regrouped(folds, replace(tree, levels=self.levels).fold(low, high, length))
 
     def walk(

@@ -24,17 +24,19 @@ Step = Callable[[Value, Value | None, State], State]
 
 @dataclass(frozen=True)
 class Tree:
-    """``width``: elements of a step. ``blocked``: whether the order matters. ``rolled``: emit a step once, not
-    ``ways`` times, and hand the accumulators round."""
+    """``start``: the state of nothing, its values so many times as wide. ``width``: elements of a step. ``blocked``:
+    whether the order matters. ``rolled``: emit a step once, not ``ways`` times, and hand the accumulators round.
+    ``wide``: ``ways`` steps at once, on values of all accumulators after one another."""
 
     builder: KernelBuilder
-    start: Callable[[], State]
+    start: Callable[[int], State]
     step: Step
     join: Callable[[State, State], State]
     width: int = 1
     ways: int = 1
     blocked: bool = True
     rolled: bool = False
+    wide: Step | None = None
     levels: int = LEVELS
 
     def fold(self, low: Value | int, high: Value | Dim, length: Dim | None = None) -> State:
@@ -61,7 +63,7 @@ class Tree:
         if level == 0:
             return self._block(low, high, length)
         span = self.span(level - 1)
-        with self.builder.loop(low, self._index(high), span, carried=self.start(), name="block") as loop:
+        with self.builder.loop(low, self._index(high), span, carried=self.start(1), name="block") as loop:
             part = self._level(level - 1, loop.index, *self.end_of(loop.index, span, high, length))
             loop.yield_(*self.join(loop.carried, part))
         return loop.results
@@ -81,7 +83,7 @@ class Tree:
         if isinstance(length, int):
             whole = length // group * group
             middle: Value | int = low + whole if isinstance(low, int) else b.add(low, whole)
-            states = self._groups(low, middle, whole) if whole else [self.start()] * self.ways
+            states = self._groups(low, middle, whole) if whole else [self.start(1)] * self.ways
             return self._joined([self._rest(middle, length - whole, high, states[0]), *states[1:]])
         start, end = b.index(low), self._index(high)
         if group == 1:
@@ -99,7 +101,9 @@ class Tree:
     def _groups(self, low: Value | int, high: Value | int, length: int | None) -> list[State]:
         """Whole groups of steps, one step of each for each accumulator."""
         b, ways, width = self.builder, self.ways, self.width
-        states = [self.start() for _ in range(ways)]
+        if self.wide is not None and not self.rolled:
+            return self._wide_groups(low, high, length, self.wide)
+        states = [self.start(1) for _ in range(ways)]
         size = len(states[0])
         if length == width * ways:
             return [self.step(b.add(b.index(low), k * width), None, s) for k, s in enumerate(states)]
@@ -113,6 +117,22 @@ class Tree:
                 states = [self.step(b.add(loop.index, k * width), None, s) for k, s in enumerate(states)]
             loop.yield_(*[v for s in states for v in s])
         return [loop.results[k * size : (k + 1) * size] for k in range(ways)]
+
+    def _wide_groups(self, low: Value | int, high: Value | int, length: int | None, step: Step) -> list[State]:
+        b, ways = self.builder, self.ways
+        state = self.start(ways)
+        if length == self.width * ways:
+            state = step(b.index(low), None, state)
+        else:
+            with b.loop(low, high, self.width * ways, carried=state) as loop:
+                loop.yield_(*step(loop.index, None, loop.carried))
+            state = loop.results
+
+        def part(value: Value, k: int) -> Value:
+            lanes = value.lanes // ways
+            return b.shuffle(value, value, range(k * lanes, (k + 1) * lanes))
+
+        return [tuple([part(value, k) for value in state]) for k in range(ways)]
 
     def _rest(self, low: Value | int, length: int | None, high: Value | Dim, state: State) -> State:
         """Fewer elements than a group has, onto one accumulator; the last step may be partial."""
