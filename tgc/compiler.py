@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from passes.base import Pass, PassContext
 from passes.instruments import Instrument
-from passes.pipeline import PASSES, Pipeline, parse_pipeline
-from tgc.backend.emit import emit_module
 from tgc.backend.entry import entry_text, kernel_declarations
 from tgc.backend.host import host_target
 from tgc.backend.parallel import ModuleCompiler, compile_modules
@@ -21,9 +20,19 @@ from tgc.ir.graph import Array, Constant, Function, Module, Node, Place, State
 from tgc.ir.printer import print_module
 from tgc.kernels.ir import Kernel
 from tgc.kernels.program import Program, launches
+from tgc.lazy import LazyModule
 from tgc.ops import OPS
-from tgc.programs import KernelLibrary, program_of
 from tgc.target import Target
+
+if TYPE_CHECKING:
+    import passes.pipeline as pipelines
+    import tgc.backend.emit as emission
+    import tgc.programs as assembly
+else:
+    # a process that finds its code in the cache needs neither passes nor schedules
+    pipelines = LazyModule("passes.pipeline")
+    emission = LazyModule("tgc.backend.emit")
+    assembly = LazyModule("tgc.programs")
 
 _FUNCTION = "f"
 _ENTRY = "tgc_f"
@@ -49,14 +58,14 @@ class Options:
         """The target."""
         return self.target or host_target()
 
-    def passes_in_order(self) -> Pipeline:
+    def passes_in_order(self) -> pipelines.Pipeline:
         """All passes. Raises :class:`UserError` for a pipeline that does not fit together."""
-        pipeline = parse_pipeline(self.pipeline)
-        return Pipeline(self.passes + pipeline.passes) if self.passes else pipeline
+        pipeline = pipelines.parse_pipeline(self.pipeline)
+        return pipelines.Pipeline(self.passes + pipeline.passes) if self.passes else pipeline
 
     def cache(self) -> Cache | None:
         """Where to look for code. A pass from elsewhere is not cached: its source may change."""
-        known = all(PASSES.get(p.name) is type(p) for p in self.passes)
+        known = all(pipelines.PASSES.get(p.name) is type(p) for p in self.passes)
         return Cache.default() if self.cached and known and not self.instruments else None
 
 
@@ -69,7 +78,7 @@ class Compiled:
 
     module: Module
     programs: Mapping[str, Program]
-    library: KernelLibrary
+    library: assembly.KernelLibrary
     target: Target
 
     @property
@@ -119,11 +128,11 @@ def lower_module(
             "the passes leave memory unplanned, so that there is nothing to compile",
             hint="end the pipeline with fusion,memory-plan, or with O0, O1, O2 or O3",
         )
-    library = KernelLibrary(OPS, target, made=made)
+    library = assembly.KernelLibrary(OPS, target, made=made)
     unassigned = frozenset(optimised.state).difference(name for f in optimised.functions for name, _ in f.assigns)
     with reproducible(module, "lowering"):
         programs = {
-            f.name: program_of(
+            f.name: assembly.program_of(
                 f,
                 library,
                 state=optimised.state,
@@ -170,10 +179,12 @@ def _compiled_entry(module: Module, options: Options) -> Entry:
         if options.debug:
             # the kernels share the record of what went wrong, so they share a module
             compiled = lower_module(module, options)
-            parts = emit_module(compiled.kernels, target, debug=True)
+            parts = emission.emit_module(compiled.kernels, target, debug=True)
         else:
-            compiled = lower_module(module, options, made=lambda kernel: compiler.add(emit_module([kernel], target)))
-            parts = emit_module([], target) + kernel_declarations(compiled.programs.values())
+            compiled = lower_module(
+                module, options, made=lambda kernel: compiler.add(emission.emit_module([kernel], target))
+            )
+            parts = emission.emit_module([], target) + kernel_declarations(compiled.programs.values())
         program = compiled.programs[_FUNCTION]
         with reproducible(module, "code generation"):
             compiler.add(parts + entry_text(program, symbol=_ENTRY) + RUNTIME_DECLARATION)
@@ -191,7 +202,7 @@ def computed_constants(setup: Program, compiled: Compiled) -> dict[str, Array]:
     """
     target, launched = host_target(), {launch.kernel for launch in launches(setup)}
     kernels = [kernel for kernel in compiled.kernels if kernel.name in launched]
-    text = emit_module(kernels, target) + entry_text(setup, symbol=_ENTRY) + RUNTIME_DECLARATION
+    text = emission.emit_module(kernels, target) + entry_text(setup, symbol=_ENTRY) + RUNTIME_DECLARATION
     images = compile_modules([text], target, external=frozenset({"tgc_run"}))
     results = kept_arrays(setup.state)
     load_function(setup, _ENTRY, images, _arrays(compiled.module.constants)).run((), list(results.values()))

@@ -13,9 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from tgc.backend.abi import ALIGNMENT
+from tgc.backend.abi import ALIGNMENT, OUT_OF_BOUNDS
 from tgc.backend.call import NativeFunction
-from tgc.backend.emit import OUT_OF_BOUNDS
 from tgc.backend.entry import entry_symbols, setup_symbol
 from tgc.backend.host import host_target
 from tgc.backend.jit import Library

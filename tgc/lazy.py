@@ -1,4 +1,4 @@
-"""Third-party packages that are loaded when they are first used, so that importing tgc stays quick."""
+"""Modules that are loaded when they are first used, so that importing tgc stays quick."""
 
 from __future__ import annotations
 

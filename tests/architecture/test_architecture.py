@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TypeGuard
 
 import networkx as nx
 import pytest
@@ -137,20 +138,29 @@ def imported_names(source: Source, node: ast.stmt) -> list[str]:
     return []
 
 
-def is_type_checking(node: ast.stmt) -> bool:
+def is_type_checking(node: ast.AST) -> TypeGuard[ast.If]:
     return isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
 
 
-def edges(source: Source) -> Iterator[tuple[ast.stmt, str]]:
-    """Each import of a module of ours, apart from those that only a type checker sees."""
-    typing_only = {inner for node in source.tree.body if is_type_checking(node) for inner in ast.walk(node)}
+def lazily_imported(node: ast.AST) -> list[str]:
+    """What ``LazyModule("NAME")`` will import."""
+    if isinstance(node, ast.Call) and ast.unparse(node.func) == "LazyModule":
+        return [ast.literal_eval(node.args[0])] if isinstance(node.args[0], ast.Constant) else []
+    return []
+
+
+def edges(source: Source) -> Iterator[tuple[ast.stmt | ast.expr, str]]:
+    """Each import of a module of ours, late ones too, apart from those that only a type checker sees."""
+    guarded = (part for node in ast.walk(source.tree) if is_type_checking(node) for part in node.body)
+    typing_only = {inner for part in guarded for inner in ast.walk(part)}
     for node in ast.walk(source.tree):
-        if isinstance(node, ast.Import | ast.ImportFrom) and node not in typing_only:
-            for name in imported_names(source, node):
+        if node not in typing_only:
+            names = imported_names(source, node) if isinstance(node, ast.stmt) else lazily_imported(node)
+            for name in names:
                 target = name
                 while target and target not in SOURCES:
                     target = target.rpartition(".")[0]
-                if target and target != source.name:
+                if target and target != source.name and isinstance(node, ast.stmt | ast.expr):
                     yield node, target
 
 

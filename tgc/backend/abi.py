@@ -75,3 +75,6 @@ STEP_TYPE = "{ ptr, ptr, i64, i64, i64, i64, i64, i64, i64, i64 }"
 """A launch or copy as data: kernel (null: copy), addresses, how many, slot of the dims, then count, cost and scratch,
 each as a constant and the slot of a value to add (-1: none). An address is four i64: field of the call, index in its
 array, constant offset, slot. Straight runs of launches so cost the compiler a table, not code."""
+
+OUT_OF_BOUNDS = "tgc_out_of_bounds_error"
+"""The global in which code that checks its accesses records the first that is out of bounds."""

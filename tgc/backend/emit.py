@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Final
 
 from tgc.backend import conversions
+from tgc.backend.abi import OUT_OF_BOUNDS
 from tgc.backend.capabilities import capabilities
 from tgc.backend.codegen import data_layout
 from tgc.backend.dims_text import DimWriter
@@ -19,8 +20,6 @@ from tgc.backend.llvm_text import Writer, literal, register_type
 from tgc.errors import CompilerBug
 from tgc.kernels.ir import Block, Kernel, Operation, Value
 from tgc.target import Target
-
-OUT_OF_BOUNDS: Final = "tgc_out_of_bounds_error"
 
 # the first violation is kept: {kernel + 1, buffer, offset, size}
 _REPORT: Final = f"""\

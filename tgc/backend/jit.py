@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from tgc.backend.abi import OUT_OF_BOUNDS
 from tgc.backend.codegen import target_machine
-from tgc.backend.emit import OUT_OF_BOUNDS
 from tgc.backend.host import host_target
 from tgc.backend.loader import place
 from tgc.backend.objects import architecture
