@@ -73,6 +73,31 @@ HARD = [
 ]
 
 
+# the values of C99, Annex F.10, and of IEEE 754-2019, 9.2.1 (rsqrt)
+INF, NAN = math.inf, math.nan
+EXACT: dict[str, tuple[tuple[float, float], ...]] = {
+    **dict.fromkeys(("exp", "exp2"), ((0.0, 1.0), (-0.0, 1.0), (INF, INF), (-INF, 0.0))),
+    "expm1": ((0.0, 0.0), (-0.0, -0.0), (INF, INF), (-INF, -1.0)),
+    **dict.fromkeys(
+        ("log", "log2", "log10"), ((1.0, 0.0), (0.0, -INF), (-0.0, -INF), (-1.0, NAN), (INF, INF), (-INF, NAN))
+    ),
+    "log1p": ((0.0, 0.0), (-0.0, -0.0), (-1.0, -INF), (-2.0, NAN), (INF, INF), (-INF, NAN)),
+    **dict.fromkeys(("sin", "tan"), ((0.0, 0.0), (-0.0, -0.0), (INF, NAN), (-INF, NAN))),
+    "cos": ((0.0, 1.0), (-0.0, 1.0), (INF, NAN), (-INF, NAN)),
+    "asin": ((0.0, 0.0), (-0.0, -0.0), (1.0, math.pi / 2), (-1.0, -math.pi / 2), (1.5, NAN), (-INF, NAN)),
+    "acos": ((1.0, 0.0), (-1.0, math.pi), (0.0, math.pi / 2), (1.5, NAN), (INF, NAN)),
+    "atan": ((0.0, 0.0), (-0.0, -0.0), (1.0, math.pi / 4), (INF, math.pi / 2), (-INF, -math.pi / 2)),
+    **dict.fromkeys(("sinh", "asinh", "cbrt"), ((0.0, 0.0), (-0.0, -0.0), (INF, INF), (-INF, -INF))),
+    "cosh": ((0.0, 1.0), (-0.0, 1.0), (INF, INF), (-INF, INF)),
+    **dict.fromkeys(("tanh", "erf"), ((0.0, 0.0), (-0.0, -0.0), (INF, 1.0), (-INF, -1.0))),
+    "acosh": ((1.0, 0.0), (0.5, NAN), (INF, INF), (-INF, NAN)),
+    "atanh": ((0.0, 0.0), (-0.0, -0.0), (1.0, INF), (-1.0, -INF), (1.5, NAN), (INF, NAN)),
+    "erfc": ((0.0, 1.0), (INF, 0.0), (-INF, 2.0)),
+    "rsqrt": ((0.0, INF), (-0.0, -INF), (INF, 0.0), (-1.0, NAN)),
+    "sigmoid": ((0.0, 0.5), (INF, 1.0), (-INF, 0.0)),
+}
+
+
 def every_binade(dtype: DType, count: int) -> Array:
     """Numbers of all exponents and both signs, and more of those between -20 and 20, with all special ones."""
     unsigned = np.dtype(f"u{dtype.itemsize}")
@@ -119,6 +144,15 @@ def test_f32_is_within_its_bound_on_all_exponents(name: str) -> None:
     with np.errstate(all="ignore"):
         exact = meaning(x.astype(np.float64))
         check(name, apply(name, x), exact, ULP[name], x)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("name", UNARY)
+def test_special_values_are_those_of_the_standards(name: str, dtype: type[np.floating[Any]]) -> None:
+    x, y = np.array([(NAN, NAN), *EXACT[name]], dtype).T
+    found = apply(name, x)
+    np.testing.assert_array_equal(found, y)
+    assert np.all(np.isnan(y) | (np.signbit(found) == np.signbit(y)))
 
 
 @pytest.mark.parametrize("name", UNARY)

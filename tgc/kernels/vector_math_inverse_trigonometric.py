@@ -41,9 +41,9 @@ def arc_sine(x: Term) -> Term:
     """asin x; NaN beyond 1."""
     outer, s, rest = _arc_sine_reduced(x.abs())
     high, low = x.pick(_HALF_PI_SINGLE, _HALF_PI_DOUBLE)
-    # from π/4, so that the difference of the larger numbers is exact
-    quarter = 0.5 * high
-    far = quarter - ((rest + rest - low) - (quarter - (s + s)))
+    twice = s + s
+    total = high - twice
+    far = total + (((high - total) - twice) - (rest + rest - low))
     return where(outer, far, s + rest).copysign(x)
 
 
