@@ -68,6 +68,7 @@ def _pruned(module: Module) -> Module:
     used = {v.node for n in nodes for v in n.operands} | {v.node for v in function.outputs}
     # sizes that are left must be told by something
     unsaid = frozenset[str]().union(*(_mentioned(n) for n in all_nodes(function.outputs) if n.op != "parameter"))
+    unsaid -= frozenset[str]().union(*(_symbols(v.type) for v in function.parameters if v.node in used))
     kept = []
     for i, value in enumerate(function.parameters):
         if value.node in used or _symbols(value.type) & unsaid:
