@@ -19,8 +19,8 @@ _KEPT = frozenset({"parameter", "constant", "iota", "dimension"})
 def shrunk(module: Module, fails: Callable[[Module], bool], *, seconds: float = 20.0) -> Module:
     """A smaller module of one function that still fails, as small as can be found in that time.
 
-    Results and assignments are dropped, values are replaced by fresh parameters or by operands of theirs, and state
-    loses its values.
+    Results and assignments are dropped, values are replaced by fresh parameters or by operands of theirs, regions take
+    the place of the function, and state loses its values.
 
     >>> from tgc.ir.parser import parse_module
     >>> from tgc.ir.printer import print_module
@@ -57,7 +57,7 @@ def only(module: Module, name: str) -> Module:
 
 def _size(module: Module) -> int:
     (function,) = module.functions
-    nodes = sum(1 if n.op == "parameter" else 2 for n in function.nodes())
+    nodes = sum(1 if n.op == "parameter" else 2 for n in all_nodes(function.outputs))
     return nodes + len(function.outputs) + sum(s.initial is not None for s in module.state.values())
 
 
@@ -127,6 +127,9 @@ def _smaller(module: Module) -> Iterator[Module]:
                 yield _with(module, function, (value,))
             yield replace(module, functions=(replace(function, assigns=((name, value),)),))
     nodes = [n for n in function.nodes() if n.op not in _KEPT]
+    for region in (region for node in nodes for region in node.regions):
+        inner = replace(function, graph=region, assigns=(), result_names=())
+        yield replace(module, functions=(inner,))
     # the beginning alone, in large steps first
     step = 1 + len(nodes) // 4
     yield from (_with(module, function, node.results) for node in (*nodes[step::step], *nodes[:-1]))

@@ -81,6 +81,8 @@ def _bug(module: Module, check: Check, options: Options, seed: int) -> CompilerB
 
     where = f" at {' '.join(check.lines)}" if check.lines else ""
     message = f"the {check.stage} goes wrong in {check.function}{where}: {check.wrong}"
+    if check.stage == "whole":
+        message = f"all of it goes wrong, though every kernel by itself is right: {check.wrong}"
     return CompilerBug(message, stage=check.name, ir=print_module(shrunk(module, fails)))
 
 
