@@ -40,6 +40,8 @@ def attention_refusal(scores: Group, rows: Group, output: Group) -> str | None:
     hot = _computed_from(first, {**scores.nodes, **rows.nodes})
     if any(n.op in MOVING and (n in scores.nodes or not _spreads(n, rows, hot)) for n in hot):
         return "the scores are read at other indices"
+    if second.types[0].shape[-1] == 1:
+        return "values of one element do not fill register tiles"
     return _sizes_refused(shape) or _letters_refused(first, second, second.operands.index(made))
 
 

@@ -16,7 +16,7 @@ from tgc.compiler import Options, compile_function
 from tgc.dtypes import DType, bf16, bool_, f32, f64, i32
 from tgc.ir.builder import Builder
 from tgc.ir.dims import Dim, symbol
-from tgc.ir.graph import Array, Function, Graph, Module, Node, Value, parameter
+from tgc.ir.graph import Array, Function, Graph, Module, Node, parameter
 from tgc.ir.types import TensorType
 from tgc.kernels import attention
 from tgc.kernels.lowering import Lowering
@@ -120,10 +120,9 @@ def test_lengths_may_be_open(case: Heads, q: int, k: int) -> None:
     assert one.tobytes() == apart.tobytes()
 
 
-def reasons(outputs: tuple[Value, ...]) -> set[str]:
+def reasons(function: Function) -> set[str]:
     passes = parse_pipeline("decompose,canonicalize,algebraic,cse,dce,layout")
-    graph = Graph(tuple(parameter(i, TensorType(f32, (2, 32, 32))) for i in range(3)), outputs)
-    module = passes.run(Module("m", (Function("f", graph),)), PassContext(OPS))
+    module = passes.run(Module("m", (function,)), PassContext(OPS))
     fuser = Fuser(OPS, module.functions[0].outputs, 220)
     fuser.run()
     return {r.reason for r in fuser.refusals if r.consumer.op == "contract"}
@@ -139,23 +138,39 @@ def reasons(outputs: tuple[Value, ...]) -> set[str]:
 )
 def test_rows_that_one_kernel_could_not_keep_are_refused(scores: str, spec: str, reason: str) -> None:
     b = Builder(OPS)
-    q, k, v = (parameter(i, TensorType(f32, (2, 32, 32))) for i in range(3))
+    q, k, v = parameters = tuple(parameter(i, TensorType(f32, (2, 32, 32))) for i in range(3))
     weights = b.op("softmax", b.contract(q, k, scores), attributes={"axis": 2})
-    assert any(found.startswith(reason) for found in reasons((b.contract(weights, v, spec),)))
+    function = Function("f", Graph(parameters, (b.contract(weights, v, spec),)))
+    assert any(found.startswith(reason) for found in reasons(function))
 
 
 def test_weights_that_others_need_are_written() -> None:
     function = Heads(32, 32, 32, 32).function(apart=True)
-    assert reasons(function.results) == {"scores or rows are needed elsewhere as well"}
+    assert reasons(function) == {"scores or rows are needed elsewhere as well"}
     assert [n.attributes["kind"] for n in fused(function)] == ["contraction", "reduction", "contraction"]
+
+
+@pytest.mark.parametrize(
+    ("case", "reason"),
+    [
+        (Heads(15, 32, 8, 8), "too few scores to fill register tiles"),
+        (Heads(32, 1 << 15, 8, 8), "a row of scores is too long to stay in cache"),
+        (Heads(32, 32, 8, 1, heads=1), "values of one element do not fill register tiles"),
+    ],
+    ids=str,
+)
+def test_sizes_that_make_poor_tiles_are_refused(case: Heads, reason: str) -> None:
+    assert reasons(case.function()) == {reason}
 
 
 def test_scores_that_are_moved_are_written() -> None:
     b = Builder(OPS)
-    q, k, v = (parameter(i, TensorType(f32, (2, 32, 32))) for i in range(3))
+    q, k, v = parameters = tuple(parameter(i, TensorType(f32, (2, 32, 32))) for i in range(3))
     turned = b.op("reverse", b.contract(q, k, "bqd,bkd->bqk"), attributes={"axes": (1,)})
     weights = b.op("softmax", turned, attributes={"axis": 2})
-    assert "the scores are read at other indices" in reasons((b.contract(weights, v, "bqk,bke->bqe"),))
+    assert "the scores are read at other indices" in reasons(
+        Function("f", Graph(parameters, (b.contract(weights, v, "bqk,bke->bqe"),)))
+    )
 
 
 @pytest.mark.parametrize("machine", ["x86_64", "x86_64 x86-64-v3", "aarch64", "riscv64", "wasm32"])
