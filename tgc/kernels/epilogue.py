@@ -50,6 +50,17 @@ class Columns:
     offset: Index = ZERO
 
 
+def fetch(evaluator: Evaluator, anchor: graph.Value, at: Place) -> None:
+    """Asks for the memory at an index of every result, and of every parameter of the same shape."""
+    b, region = evaluator.builder, evaluator.region
+    for i, result in enumerate(region.results):
+        address = evaluator.scalar(evaluator.address(result.type, at, 1))
+        b.prefetch(evaluator.result(i), address, write=True)
+    for i, parameter in enumerate(region.parameters):
+        if parameter.shape == anchor.shape:
+            b.prefetch(evaluator.parameter(i), evaluator.scalar(evaluator.address(parameter.type, at, 1)))
+
+
 def finish_tile(
     evaluator: Evaluator,
     anchor: graph.Value,
