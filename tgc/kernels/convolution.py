@@ -64,8 +64,7 @@ class _Product:
 
     def __init__(self, plan: Plan, region: Graph, name: str, table: OpTable) -> None:
         self.plan = plan
-        blocks = [ceil_divide(axis.positions, size) for axis, size in zip(plan.axes, plan.block, strict=True)]
-        self.places: list[Dim] = [plan.source.shape[0], *blocks]
+        self.places: list[Dim] = [plan.source.shape[0], *plan.blocks]
         items = ceil_divide(plan.panels, plan.panels_per_item)
         self.sizes = [plan.groups, items] if plan.resident else [plan.groups, *self.places, items]
         self.builder = KernelBuilder(name, count=product(self.sizes))
@@ -90,7 +89,7 @@ class _Product:
         if plan.resident:
             group, item = unflattened(b, b.iteration, self.sizes)
             self._resident(group, item)
-            places = product(self.places)
+            places = plan.places
         else:
             group, image, *blocks, item = unflattened(b, b.iteration, self.sizes)
             place = self._filled(group, image, blocks, b.mul(item, plan.panels_per_item))
@@ -118,7 +117,7 @@ class _Product:
         def pack(panel: Value) -> None:
             packer.pack(group, panel, b.index(0), b.index(plan.inputs), b.index(0))
 
-        if product(self.places) == 1:
+        if plan.places == 1:
             # a single patch serves all panels
             place = self._filled(group, b.index(0), [b.index(0)] * len(plan.axes), b.index(0))
 
@@ -131,7 +130,7 @@ class _Product:
 
         def every(panel: Value) -> None:
             pack(panel)
-            with b.loop(0, product(self.places), name="place") as loop:
+            with b.loop(0, plan.places, name="place") as loop:
                 image, *blocks = unflattened(b, loop.index, self.places)
                 self._panel(group, panel, self._filled(group, image, blocks, panel))
 

@@ -25,6 +25,8 @@ _ITERATIONS, _FEW_ITERATIONS = 12, 8
 # bytes after which the sets of a first-level cache come round again: a page, as it is indexed by what lies within one
 _SET_PERIOD = 4096
 _WAYS = 8
+# elements of a filter that are read from beyond that cache in the time in which one of a patch is copied
+_COPIES_PER_READ = 4
 # positions along the innermost dimension that one block takes if there are more of them
 _LONGEST_BLOCK = 64
 
@@ -57,6 +59,16 @@ class Plan:
     @property
     def taps(self) -> int:
         return prod(len(axis.order) for axis in self.axes)
+
+    @property
+    def blocks(self) -> list[Dim]:
+        """How many blocks of positions there are along each dimension."""
+        return [ceil_divide(axis.positions, size) for axis, size in zip(self.axes, self.block, strict=True)]
+
+    @property
+    def places(self) -> Dim:
+        """Blocks of all images."""
+        return self.source.shape[0] * product(self.blocks)
 
     @property
     def panels(self) -> Dim:
@@ -130,10 +142,7 @@ def plan_convolution(anchor: Node, target: Target, kept: frozenset[int] = frozen
     pattern, shape = _tile(axes, tallest_tiles(target, dtype, outputs), outputs)
     channels = shape.width if depthwise else inputs
     block = _block(axes, pattern, channels, target.l2_bytes // (_PATCH_SHARE * dtype.itemsize))
-    panels = ceil_divide(outputs, shape.width)
-    blocks = product(ceil_divide(axis.positions, size) for axis, size in zip(axes, block, strict=True))
-    places = source.shape[0] * blocks
-    unpacked = Plan(
+    plan = Plan(
         anchor,
         source,
         rules.integer(filter_.node.attributes, "index"),
@@ -148,11 +157,38 @@ def plan_convolution(anchor: Node, target: Target, kept: frozenset[int] = frozen
         pattern,
         block,
         False,
-        1 if depthwise else _together(places * groups, panels),
+        1,
     )
-    if depthwise or unpacked.filter in kept or not _is_resident(unpacked, places, target):
-        return unpacked
-    return replace(unpacked, resident=True, panels_per_item=_together(groups, panels))
+    if depthwise:
+        return plan
+    divided = _divided(plan, target)
+    if plan.filter in kept or not _is_resident(plan, divided, target):
+        return divided
+    return replace(plan, resident=True, panels_per_item=_together(groups, plan.panels))
+
+
+def _divided(plan: Plan, target: Target) -> Plan:
+    """The plan, with panels packed before, whose iterations copy least, or read least from beyond the second-level
+    cache: low blocks are enough iterations with all panels at once, but copy more rows twice, and each block goes
+    through the whole filter."""
+
+    def with_rows(rows: int) -> Plan:
+        found = replace(plan, block=(*plan.block[:-2], rows, plan.block[-1])) if len(plan.axes) > 1 else plan
+        return replace(found, panels_per_item=_together(found.places * plan.groups, plan.panels))
+
+    height, most = plan.pattern[0], plan.block[-2] if len(plan.axes) > 1 else 1
+    whole = with_rows(most)
+    panels, packed = plan.panels, plan.packed.size
+    if not (isinstance(panels, int) and isinstance(packed, int) and isinstance(whole.places, int)):
+        return whole
+    far = packed * plan.dtype.itemsize > target.l2_bytes // 2
+
+    def elements(candidate: Plan) -> Dim:
+        extents = [axis.extent(size) for axis, size in zip(plan.axes, candidate.block, strict=True)]
+        copied = plan.inputs * plan.groups * -(-panels // candidate.panels_per_item) * prod(extents)
+        return candidate.places * (copied + packed // _COPIES_PER_READ if far else copied)
+
+    return min((with_rows(rows) for rows in range(most, 0, -height)), key=lambda p: evaluate(elements(p), {}))
 
 
 def _clash(apart: Dim, lines: int) -> bool:
@@ -170,14 +206,13 @@ def _together(others: Dim, panels: Dim) -> int:
     return max(1, panels // pieces)
 
 
-def _is_resident(plan: Plan, places: Dim, target: Target) -> bool:
-    """Whether iterations that pack their own panels have less to put in order: the filter once and the source for
-    every group of panels, but no panels written to memory and read again.
+def _is_resident(plan: Plan, divided: Plan, target: Target) -> bool:
+    """Whether iterations that pack their own panels have less to put in order than those of ``divided``: the filter
+    once and the source for every group of panels, but no panels written to memory and read again.
 
-    ``places``: blocks of positions of all images. It takes panels that a second-level cache holds beside a patch, and
-    as many of them as there should be iterations.
+    It takes panels that a second-level cache holds beside a patch, and as many of them as there should be iterations.
     """
-    panels, packed = plan.panels, plan.packed.size
+    panels, packed, places = plan.panels, plan.packed.size, plan.places
     source = product(plan.source.shape)
     if not (
         isinstance(panels, int) and isinstance(packed, int) and isinstance(source, int) and isinstance(places, int)
@@ -188,7 +223,7 @@ def _is_resident(plan: Plan, places: Dim, target: Target) -> bool:
     # a panel that does not fit is read from further away by every tile
     if packed // (plan.groups * panels) * plan.dtype.itemsize > target.l2_bytes * (_PATCH_SHARE - 1) // _PATCH_SHARE:
         return False
-    first = 2 * packed + source * -(-panels // plan.panels_per_item)
+    first = 2 * packed + source * -(-panels // divided.panels_per_item)
     fills = -(-panels // _together(plan.groups, panels)) if places == 1 else panels
     return packed + source * fills < first
 
