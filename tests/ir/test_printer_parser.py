@@ -330,6 +330,7 @@ BAD = {
     f"module @m {{ {F} return %x#1 }} }}": "%x has 1 results",
     f"module @m {{ {F} %x = mix(%x) return %x }} }}": "x is defined twice",
     f"module @m {{ {F} %y = mix(%x) : f32[2] return %y }} }}": "gives f32\\[n\\] here, not f32\\[2\\]",
+    f"module @m {{ {F} %y = group() : f32[2] return %x }} }}": "gives nothing here",
     f"module @m {{ {F} %y = mix(%x) {{z = 1}} return %y }} }}": "attributes",
     f"module @m {{ {F} %y = mix() return %y }} }}": "IndexError",
     f"module @m {{ {F} %y:2 = mix(%x) return %y }} }}": "1 results are defined as 2",

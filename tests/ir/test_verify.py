@@ -114,6 +114,9 @@ BROKEN: dict[str, Callable[[], Module]] = {
     "operands-are-as-many-as-the-op-takes": lambda: returning(raw("copy", x, x)),
     "attributes-are-those-of-the-op": lambda: returning(raw("pick", x)),
     "types-are-what-the-rule-gives": lambda: returning(raw("pick", x, attributes={"axis": 0}, types=(PAIR,))),
+    "sizes-can-be-written": lambda: returning(
+        raw("pick", x, attributes={"axis": 3}, types=(TensorType(f32, (n * 2**63,)),))
+    ),
     "layouts-fit-their-shapes": lambda: returning(
         raw("copy", parameter(0, WRONG_LAYOUT), types=(WRONG_LAYOUT,)), parameter(0, WRONG_LAYOUT)
     ),

@@ -247,11 +247,14 @@ class _Parser(LiteralParser):
                 types = [self.tensor_type()]
                 while self.scan.take(","):
                     types.append(self.tensor_type())
-                if tuple(types) != values[0].node.types:
-                    found = ", ".join(map(str, values[0].node.types))
+                given = values[0].node.types if values else ()
+                if tuple(types) != given:
+                    found = ", ".join(map(str, given)) or "nothing"
                     raise self.scan.error(f"{op} gives {found} here, not {', '.join(map(str, types))}", at=start)
         if self.scan.keyword("loc"):
-            self.builder.locate(values[0].node, self.places())
+            places = self.places()
+            if values:
+                self.builder.locate(values[0].node, places)
         return values
 
     def operation(self, op: str, start: int) -> tuple[Value, ...]:

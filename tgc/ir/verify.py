@@ -257,6 +257,13 @@ def _types_are_what_the_rule_gives(node: Node, module: Module, table: OpTable) -
         yield f"the type rule gives {', '.join(map(str, types))}"
 
 
+def _sizes_can_be_written(node: Node, module: Module, table: OpTable) -> Problems:
+    for size in (size for t in node.types for size in t.shape):
+        numbers = (size,) if isinstance(size, int) else (coefficient for _, coefficient in size.terms)
+        if any(abs(number) >= 1 << 63 for number in numbers):
+            yield f"the size {size} has numbers beyond 63 bits"
+
+
 def _layouts_fit_their_shapes(node: Node, module: Module, table: OpTable) -> Problems:
     for t in node.types:
         layout = t.layout
@@ -303,6 +310,7 @@ NODE_CHECKS: tuple[Callable[[Node, Module, OpTable], Problems], ...] = (
     _operands_are_as_many_as_the_op_takes,
     _attributes_are_those_of_the_op,
     _types_are_what_the_rule_gives,
+    _sizes_can_be_written,
     _layouts_fit_their_shapes,
     _state_is_declared,
     _literals_are_declared,
