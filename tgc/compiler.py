@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from passes.base import Pass, PassContext
-from passes.instruments import Instrument
 from tgc.backend.entry import entry_text, kernel_declarations
 from tgc.backend.host import host_target
 from tgc.backend.parallel import ModuleCompiler, compile_modules
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
     import passes.pipeline as pipelines
     import tgc.backend.emit as emission
     import tgc.programs as assembly
+    from passes.instruments import Instrument
 else:
     # a process that finds its code in the cache needs neither passes nor schedules
     pipelines = LazyModule("passes.pipeline")

@@ -10,15 +10,20 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import replace
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 
 from tgc.dtypes import from_numpy
 from tgc.errors import NonFiniteError
 from tgc.ir.graph import Array, Function, Graph, Node, Place
+from tgc.lazy import LazyModule
 from tgc.location import Location, Site
-from tgc.reference import run
+
+if TYPE_CHECKING:
+    import tgc.reference as reference
+else:
+    reference = LazyModule("tgc.reference")
 
 Wanted: TypeAlias = Literal["", "nan", "nonfinite"]
 _WANTED: ContextVar[Wanted] = ContextVar(
@@ -99,7 +104,7 @@ def check(
         return
     suspect = replace(function, graph=Graph(function.parameters, tuple(bad)), assigns=())
     search = _Search(locations)
-    run(suspect, inputs, state=state, constants=constants, around=search)
+    reference.run(suspect, inputs, state=state, constants=constants, around=search)
     if search.later is not None:
         raise search.later
     names = function.graph.names
