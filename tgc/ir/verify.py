@@ -303,6 +303,7 @@ FUNCTION_CHECKS: tuple[Callable[[Function, Module], Problems], ...] = (
 )
 GRAPH_CHECKS: tuple[Callable[[Graph], Problems], ...] = (_parameters_are_numbered, _graphs_are_closed)
 NODE_CHECKS: tuple[Callable[[Node, Module, OpTable], Problems], ...] = (
+    _sizes_can_be_written,
     _operands_are_results,
     _attributes_can_be_compared,
     _nodes_are_interned,
@@ -310,7 +311,6 @@ NODE_CHECKS: tuple[Callable[[Node, Module, OpTable], Problems], ...] = (
     _operands_are_as_many_as_the_op_takes,
     _attributes_are_those_of_the_op,
     _types_are_what_the_rule_gives,
-    _sizes_can_be_written,
     _layouts_fit_their_shapes,
     _state_is_declared,
     _literals_are_declared,
