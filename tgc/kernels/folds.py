@@ -93,9 +93,13 @@ class Fold:
         if not self.is_search:
             return (self._combined(b, state[0], value),)
         best, where = state
-        wins = b.compare("gt" if self.node.op == "argmax" else "lt", value, best)
+        largest = self.node.op == "argmax"
         if self.dtype.is_float:
-            wins = b.bit_or(wins, b.bit_and(b.compare("ne", value, value), b.compare("eq", best, best)))
+            # what is not comparable wins, against all but its like
+            wins = b.bit_not(b.compare("le" if largest else "ge", value, best))
+            wins = b.bit_and(wins, b.compare("eq", best, best))
+        else:
+            wins = b.compare("gt" if largest else "lt", value, best)
         here = b.splat(b.convert(place, self.places), best.lanes)
         return b.select(wins, value, best), b.select(wins, here, where)
 
