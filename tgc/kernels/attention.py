@@ -1,8 +1,11 @@
 """The schedule of attention: two products with folds of rows between them, the rows in scratch.
 
 A task has some rows of scores for one head. It makes them by register tiles over packed keys, completes them where they
-lie, and multiplies them with the values: scores and probabilities never leave the cache. As three kernels, 12 heads of
-512 x 512 wrote and read 12.6 MB twice.
+lie, and multiplies them with the values, which are read where they lie: scores and probabilities never leave the cache.
+As three kernels, 12 heads of 512 x 512 wrote and read 12.6 MB twice; without that both products run at 95 % of the peak
+(3.7 ms each instead of 4.1 and 4.3; a ninth of the time is the passes between them). Keys are packed once for all tasks,
+which takes half a percent. Fetching panels ahead changed nothing. How many rows a task has does not matter as long as
+keys and values of a head stay in cache (14 to 182 rows: within 2 %); beyond that more rows read them less often.
 
 The order of every sum is that of the kernels which the three parts would be on their own
 (:mod:`tgc.kernels.contraction`, :mod:`tgc.kernels.reduction`), and so are the bits.
@@ -13,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from tgc.ir.dims import Dim, product
+from tgc.ir.dims import Dim, dim_min, product
 from tgc.ir.graph import Graph
 from tgc.ir.opdef import OpTable
 from tgc.ir.types import TensorType
@@ -109,7 +112,7 @@ def _stage(plan: AttentionPlan, name: str, target: Target, table: OpTable, panel
     values = _Product(plan.second, using, rows, plan.second.left.letters, panels[1], "values")
     values.emit(scores, plan.pitch)
     products = sum((product(p.sizes[c] for c in (*p.summed, p.column)) for p in (plan.first, plan.second)), 0)
-    return Stage(b.finish(), 50 + plan.chunk * (products // 50 + plan.window.shape[-1] // 4))
+    return Stage(b.finish(), 50 + dim_min(plan.count, plan.chunk) * (products // 50 + plan.window.shape[-1] // 4))
 
 
 @dataclass(frozen=True, slots=True)
