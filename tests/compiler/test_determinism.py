@@ -12,11 +12,13 @@ import numpy as np
 import pytest
 
 import tgc
+from passes.pipeline import PIPELINES
 from tests.compiler.models import SUBJECTS, Array, bits, fresh
 from tgc.backend.threads import num_threads, set_num_threads
+from tgc.compiler import Options
 
 ROOT = Path(__file__).parents[2]
-STEPS = 10
+STEPS = 100
 
 
 @contextmanager
@@ -30,7 +32,7 @@ def threads(count: int) -> Iterator[None]:
 
 
 def trained(name: str, count: int) -> dict[str, Array]:
-    """Everything that ten steps and a prediction give, on so many threads."""
+    """Everything that a hundred steps and a prediction give, on so many threads."""
     subject = fresh(name)
     x, y = SUBJECTS[name].batch(32)
     step, predict = tgc.jit(subject.train_step), tgc.jit(subject.predict)
@@ -43,7 +45,7 @@ def trained(name: str, count: int) -> dict[str, Array]:
 def test_training_gives_the_same_bits_on_any_number_of_threads(name: str) -> None:
     one = trained(name, 1)
     assert one["losses"][-1] < one["losses"][0]
-    for count in (2, 3):
+    for count in (2, 3, 8):
         for key, value in trained(name, count).items():
             np.testing.assert_array_equal(bits(value), bits(one[key]), err_msg=f"{key} on {count} threads")
 
@@ -60,7 +62,24 @@ def call_shared(path: Path, name: str, state: ctypes.Array, inputs: list[Array],
     assert library[name](state, *pointers, ctypes.c_int64(batch), ctypes.c_void_p(start)) == 0
 
 
-@pytest.mark.parametrize("name", ["mlp", "cnn"])
+@pytest.mark.parametrize("name", SUBJECTS)
+def test_without_fusion_the_bits_are_the_same(name: str, tmp_path: Path) -> None:
+    """A kernel for each operation, or as few as may be."""
+    found = []
+    for pipeline in (PIPELINES["O3"].replace("fusion", "fusion{max-ops=0}"), "O3"):
+        subject, spec = fresh(name), SUBJECTS[name].spec
+        functions = [tgc.export(spec)(subject.predict), tgc.export(spec, "i64[batch]")(subject.train_step)]
+        folder = tmp_path / pipeline
+        library = tgc.compile(functions, folder, name="net", emit=["object"], options=Options(pipeline=pipeline))
+        assert library is not None
+        x, y = SUBJECTS[name].batch(32)
+        losses = np.array([library.train_step(x, y) for _ in range(STEPS)])
+        found.append({"losses": losses, "prediction": library.predict(x), **library.state()})
+    for key, value in found[1].items():
+        np.testing.assert_array_equal(bits(value), bits(found[0][key]), err_msg=key)
+
+
+@pytest.mark.parametrize("name", SUBJECTS)
 def test_a_process_an_object_and_a_shared_library_give_the_same_bits(name: str, tmp_path: Path) -> None:
     subject, spec = fresh(name), SUBJECTS[name].spec
     predict = tgc.export(spec)(subject.predict)
@@ -69,8 +88,8 @@ def test_a_process_an_object_and_a_shared_library_give_the_same_bits(name: str, 
     assert loaded is not None
     path = next((tmp_path / "net").glob("*.so"), None)
     x, y = SUBJECTS[name].batch(32)
-    losses = [bits(step(x, y).numpy()) for _ in range(3)]
-    assert [bits(loaded.train_step(x, y)) for _ in range(3)] == losses
+    losses = [bits(step(x, y).numpy()) for _ in range(STEPS)]
+    assert [bits(loaded.train_step(x, y)) for _ in range(STEPS)] == losses
     np.testing.assert_array_equal(bits(loaded.predict(x)), bits(predict(x).numpy()))
     if path is None:
         return  # nothing here can link
