@@ -19,10 +19,12 @@ from tgc.ir.dims import Dim, symbol
 from tgc.ir.graph import Array, Function, Graph, Module, Node, parameter
 from tgc.ir.types import TensorType
 from tgc.kernels import attention
+from tgc.kernels.attention_plan import plan_attention
 from tgc.kernels.lowering import Lowering
 from tgc.kernels.verify import verify
 from tgc.ops import OPS
 from tgc.reference import run_with_bounds
+from tgc.target import AVX2
 
 Q, K = symbol("q"), symbol("k")
 
@@ -117,6 +119,20 @@ def test_lengths_may_be_open(case: Heads, q: int, k: int) -> None:
     (kernel,) = fused(case.function())
     assert kernel.attributes["kind"] == "attention"
     one, apart = (program(case, apart=apart)(arrays)[0] for apart in (False, True))
+    assert one.tobytes() == apart.tobytes()
+
+
+def test_scores_that_a_causal_mask_hides_are_not_summed() -> None:
+    """What they would be cannot be seen, infinities neither; a mask that is added hides nothing."""
+    case = Heads(64, 64, 8, 16, causal=True)
+    for other, causal in ((case, True), (replace(case, mask=f32), True), (replace(case, causal=False), False)):
+        (kernel,) = fused(other.function())
+        assert plan_attention(kernel.regions[0], AVX2, OPS).causal is causal
+    arrays = case.arrays()
+    arrays[1][:, -1] = np.inf
+    arrays[0][:, -1] = 0
+    one, apart = (program(case, apart=apart)(arrays)[0] for apart in (False, True))
+    assert np.isfinite(one[:, :-1]).all()
     assert one.tobytes() == apart.tobytes()
 
 

@@ -2,10 +2,11 @@
 
 A task has some rows of scores for one head. It makes them by register tiles over packed keys, completes them where they
 lie, and multiplies them with the values, which are read where they lie: scores and probabilities never leave the cache.
-As three kernels, 12 heads of 512 x 512 wrote and read 12.6 MB twice; without that both products run at 95 % of the peak
-(3.7 ms each instead of 4.1 and 4.3; a ninth of the time is the passes between them). Keys are packed once for all tasks,
-which takes half a percent. Fetching panels ahead changed nothing. How many rows a task has does not matter as long as
-keys and values of a head stay in cache (14 to 182 rows: within 2 %); beyond that more rows read them less often.
+As three kernels, 12 heads of 512 x 512 wrote and read 12.6 MB twice; without that both products run at 95 % of the
+peak (3.7 ms each instead of 4.1 and 4.3; a ninth of the time is the passes between them). Keys are packed once for all
+tasks, which takes half a percent. Fetching panels ahead changed nothing. How many rows a task has does not matter as
+long as keys and values of a head stay in cache (14 to 182 rows: within 2 %); beyond that, more rows read them less
+often. Tiles of scores that a causal mask hides are not summed up.
 
 The order of every sum is that of the kernels which the three parts would be on their own
 (:mod:`tgc.kernels.contraction`, :mod:`tgc.kernels.reduction`), and so are the bits.
@@ -104,7 +105,7 @@ def _stage(plan: AttentionPlan, name: str, target: Target, table: OpTable, panel
     window = (plan.window, scores, b.mul(first, b.index(plan.pitch)))
     buffers: dict[str, Buffer] = {}
     making, completing, using = (_Part(b, g, table, buffers, window) for g in (plan.scores, plan.rows, plan.output))
-    keys = _Product(plan.first, making, rows, plan.first.out, panels[0], "queries")
+    keys = _Product(plan.first, making, rows, plan.first.out, panels[0], "queries", causal=plan.causal)
     keys.emit(*keys.copied())
     passes = row_passes(plan.rows, completing, target)
     with b.loop(0, height, name="row") as row:
@@ -133,10 +134,19 @@ class _Product:
     """One of the two products for the rows of a task, the left operand in scratch.
 
     ``letters``: those of the scores. ``panels``: where the right operand is packed; None if it is read where it lies.
+    ``causal``: nothing of what lies above the diagonal is used.
     """
 
     def __init__(
-        self, plan: Plan, evaluator: Evaluator, rows: _Rows, letters: str, panels: str | None, name: str
+        self,
+        plan: Plan,
+        evaluator: Evaluator,
+        rows: _Rows,
+        letters: str,
+        panels: str | None,
+        name: str,
+        *,
+        causal: bool = False,
     ) -> None:
         self.plan = plan
         self.evaluator = evaluator
@@ -145,6 +155,7 @@ class _Product:
         self.low, self.height = rows.low, rows.height
         self.most = rows.in_whole_tiles(plan.shape)
         self.name = name
+        self.causal = causal
         outer = zip(letters[:-2], rows.outer, strict=True)
         self.at = {c: evaluator.index(v) for c, v in outer if c in plan.sizes}
         self.inner = plan.summed[-1]
@@ -202,7 +213,7 @@ class _Product:
             sums = accumulate(
                 b,
                 shape,
-                size,
+                b.select(self._is_hidden(panel, row, shape), 0, size) if self.causal else size,
                 zeros(b, shape, plan.dtype),
                 lambda r, k: b.load(left, b.add(b.add(start, k), b.index(pitch * r))),
                 self._read_vectors(panel, low),
@@ -221,6 +232,11 @@ class _Product:
         if end is not self.height:
             with b.loop(end, self.height, name="row") as loop:
                 tile(loop.index, TileShape(1, plan.shape.vectors, plan.shape.lanes))
+
+    def _is_hidden(self, panel: Value, row: Value, shape: TileShape) -> Value:
+        """Whether all columns of a tile lie behind its last row."""
+        b = self.builder
+        return b.compare("gt", b.mul(panel, shape.width), b.add(b.add(self.low, row), shape.rows - 1))
 
     def _add(self, sums: Sequence[Value], block: Value, row: Value, shape: TileShape) -> None:
         """Adds a block to those before it."""

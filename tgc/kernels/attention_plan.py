@@ -17,6 +17,7 @@ from tgc.ir.kinds import OpKind
 from tgc.ir.opdef import OpTable
 from tgc.ir.types import Layout, TensorType
 from tgc.kernels.contraction_plan import Plan, plan_contraction
+from tgc.ops import rules
 from tgc.target import Target
 
 # elements of a row of scores where they are not known
@@ -29,7 +30,8 @@ _TASKS = 12
 @dataclass(frozen=True)
 class AttentionPlan:
     """``scores``, ``rows`` and ``output``: the three regions, with all parameters of the whole one and one more that
-    is the window, of type ``window``. ``first`` and ``second``: the products; ``chunk``: rows of a task.
+    is the window, of type ``window``. ``first`` and ``second``: the products; ``chunk``: rows of a task; ``causal``:
+    whether a mask hides all scores above the diagonal.
     """
 
     scores: Graph
@@ -39,6 +41,7 @@ class AttentionPlan:
     first: Plan
     second: Plan
     chunk: int
+    causal: bool
 
     @property
     def outer(self) -> tuple[Dim, ...]:
@@ -61,13 +64,36 @@ def plan_attention(region: Graph, target: Target, table: OpTable) -> AttentionPl
     scores, rows, output = _parts(region, target, table)
     window = scores.results[0].type
     first, second = (_upright(graph, target, table) for graph in (scores, output))
-    return AttentionPlan(scores, rows, output, window, first, second, _chunk(window, first, target))
+    return AttentionPlan(scores, rows, output, window, first, second, _chunk(window, first, target), _is_causal(scores))
 
 
 def _upright(region: Graph, target: Target, table: OpTable) -> Plan:
     """The plan with rows as rows, and the order of sums that the product would have by itself."""
     plan, alone = (plan_contraction(region, target, table, turned=turned) for turned in (False, True))
     return replace(plan, blocking=replace(plan.blocking, depth=alone.depth))
+
+
+def _is_causal(scores: Graph) -> bool:
+    """Whether the product is used where its column is not behind its row, and there alone."""
+    readers: dict[Node, list[Node]] = {}
+    for node in scores.nodes():
+        for value in node.operands:
+            readers.setdefault(value.node, []).append(node)
+    (made,) = (n for n in scores.nodes() if n.op == "contract")
+    while len(readers.get(made, ())) == 1:
+        (reader,) = readers[made]
+        if reader.op == "select" and reader.operands[1].node is made and _is_lower_triangle(reader.operands[0]):
+            return True
+        made = reader
+    return False
+
+
+def _is_lower_triangle(condition: Value) -> bool:
+    node = condition.node
+    if node.op not in ("le", "ge") or any(v.node.op != "iota" for v in node.operands):
+        return False
+    axes = [rules.integer(v.node.attributes, "axis") - len(condition.shape) for v in node.operands]
+    return axes == ([-1, -2] if node.op == "le" else [-2, -1])
 
 
 def _chunk(window: TensorType, first: Plan, target: Target) -> int:
