@@ -47,6 +47,7 @@ SHAPES: dict[str, tuple[Shape, Shape, Attributes]] = {
     "grouped": ((2, 8, 7, 7), (12, 2, 3, 3), window(2, groups=4, padding=1)),
     "depthwise": ((2, 40, 9, 9), (40, 1, 3, 3), window(2, stride=2, padding=1, groups=40)),
     "depthwise-rows": ((2, 4, 21, 40), (12, 1, 3, 3), window(2, padding=1, groups=4)),
+    "depthwise-odd": ((2, 3, 9, 31), (3, 1, 3, 3), window(2, stride=2, padding=1, groups=3)),
     "depthwise-line": ((2, 6, 1200), (6, 1, 4), window(1, stride=3, padding=1, groups=6)),
     "depthwise-volume": ((1, 2, 4, 9, 20), (2, 1, 2, 3, 2), window(3, padding=1, groups=2)),
     "one-output": ((1, 2, 20, 70), (1, 2, 5, 5), window(2, padding=2, dilation=2)),
@@ -141,13 +142,21 @@ def test_a_filter_gradient_without_an_epilogue(compiled: Callable, name: str) ->
         check(runner(*inputs, **sizes), graph, inputs, **sizes)
 
 
-@pytest.mark.parametrize("op", [FORWARD, INPUT])
-@pytest.mark.parametrize(("name", "rows"), [("depthwise-rows", True), ("one-output", True), ("padded", False)])
+@pytest.mark.parametrize("op", OPS_UNDER_TEST)
+@pytest.mark.parametrize(("name", "rows"), [("depthwise-rows", True), ("depthwise-line", True), ("padded", False)])
 def test_few_channels_of_row_major_images_go_row_by_row(name: str, rows: bool, op: str) -> None:
-    """There is no filter to pack."""
-    for last, stages in ((False, 1 if rows else 2), (True, 2)):
-        graph = region(op, *SHAPES[name], last=last)
-        assert len(lower(graph, name="kernel", target=AVX512, table=OPS).stages) == stages
+    for last in (False, True):
+        stages = lower(region(op, *SHAPES[name], last=last), name="kernel", target=AVX512, table=OPS).stages
+        assert (stages[0].kernel.name == "kernel_rows") == (rows and not last)
+
+
+def test_what_no_window_covers_is_not_in_a_filter_gradient(compiled: Callable) -> None:
+    graph = region(FILTER, (1, 3, 5, 20), (3, 1, 3, 3), window(2, stride=2, groups=3))
+    error, image, factor = arrays(graph)
+    image[..., -1] = 0
+    (expected,) = compiled(lower, graph)(error, image, factor)
+    image[..., -1] = np.inf
+    np.testing.assert_array_equal(compiled(lower, graph)(error, image, factor)[0], expected)
 
 
 @pytest.mark.parametrize("op", OPS_UNDER_TEST)

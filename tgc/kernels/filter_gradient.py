@@ -22,7 +22,7 @@ from tgc.ir.builder import Builder
 from tgc.ir.dims import Dim, product
 from tgc.ir.graph import Graph, Node, parameter
 from tgc.ir.opdef import OpTable
-from tgc.kernels import pointwise
+from tgc.kernels import filter_gradient_rows, pointwise
 from tgc.kernels.access import Evaluator
 from tgc.kernels.builder import KernelBuilder
 from tgc.kernels.filter_gradient_plan import Plan, plan_filter_gradient
@@ -33,6 +33,7 @@ from tgc.kernels.operands import is_parameter, parameter_buffer
 from tgc.kernels.patches import Patch
 from tgc.kernels.squares import square_size, transposed
 from tgc.kernels.tile import accumulate, product_sum, zeros
+from tgc.ops import rules
 from tgc.target import Target
 
 # input channels that one iteration of the second kernel adds
@@ -44,8 +45,13 @@ _AHEAD = 128
 def lower(region: Graph, anchor: Node, *, name: str, target: Target, table: OpTable) -> Lowering:
     """The kernels of a filter gradient with its epilogue."""
     plan = plan_filter_gradient(anchor, target)
+    groups = rules.integer(anchor.attributes, "groups")
 
     def summing(result: str) -> Lowering:
+        if filter_gradient_rows.takes(anchor, plan.axes, groups, target):
+            return filter_gradient_rows.lower(
+                region, anchor, plan.axes, groups, buffer=result, name=f"{name}_rows", target=target, table=table
+            )
         if plan.parts == 1:
             return Lowering((_Sum(plan, region, name, table, result).stage(),))
         parts = _Sum(plan, region, f"{name}_parts", table).stage()
