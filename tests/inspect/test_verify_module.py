@@ -14,7 +14,7 @@ from tgc.compiler import Options
 from tgc.dtypes import f32
 from tgc.errors import CompilerBug
 from tgc.inspect.native import from_buffer, to_buffer
-from tgc.inspect.verify import verify_module
+from tgc.inspect.verify import _distances, verify_module
 from tgc.ir.graph import Function, Graph, Module, Node, Value, intern
 from tgc.ir.kinds import FusionKind
 from tgc.ir.parser import parse_module
@@ -93,6 +93,16 @@ def test_a_memory_plan_that_is_wrong_shows_in_the_whole_alone() -> None:
     options = Options("", pipeline.passes)
     with pytest.raises(CompilerBug, match="all of it goes wrong, though every kernel by itself is right: result 0"):
         verify_module(parse_module(CHAIN, OPS), options)
+
+
+def test_differences_are_measured_in_bounds_and_units() -> None:
+    one, far = np.float32([1, np.inf, np.nan]), np.float32([1 + 2**-22, np.inf, np.nan])
+    shares, ulps = _distances(one, far, np.full(3, 2.0**-21))
+    assert shares.tolist() == [0.5, 0, 0]
+    assert ulps.tolist() == [2, 0, 0]
+    large = np.int64([2**60])
+    assert _distances(large, large + 1, np.zeros(1))[0] > 1
+    assert not _distances(large, large.copy(), np.zeros(1))[0]
 
 
 @pytest.mark.parametrize(

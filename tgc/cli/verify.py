@@ -28,8 +28,9 @@ def verify_command(source: str, dims: tuple[str, ...], level: str, passes: str |
     """Compare what becomes of SOURCE with what it means, by an interpreter that computes each operation in f64: after
     each pass, op by op, kernel by kernel, and as a whole. Inputs are random.
 
-    Tells how far each is off, in units in the last place and in terms of the tolerance that follows from the bounds
-    of the operations. The first pass, op or kernel that leaves it is named, and a small file written that shows it.
+    Tells how far each is off where it comes nearest to its tolerance, which follows from the bounds of the operations:
+    in terms of it, and in units in the last place, of which there are many where a sum comes out near zero. The first
+    pass, op or kernel that leaves its tolerance is named, and a small file written that shows it.
     """
     loaded = load_source(source, dims)
     options = make_options(level, passes, None)
