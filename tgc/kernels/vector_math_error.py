@@ -45,9 +45,11 @@ _ERFCX_DOUBLE = (1.2329951186255526, -4.5241351174125e-17, -0.13962111684056253,
                  1.2148821303805401e-09)  # fmt: skip
 
 
-def _near(x: Term) -> Term:
-    """erf x near 0."""
-    return x.multiply_add(polynomial(x * x, x.pick(_ERF_SINGLE, _ERF_DOUBLE)), x)
+def _complement_near(x: Term) -> Term:
+    """1 - erf x for |x| <= 1, without the rounding of erf x."""
+    p = polynomial(x * x, x.pick(_ERF_SINGLE, _ERF_DOUBLE))
+    erf = x.multiply_add(p, x)
+    return (1.0 - erf) - x.multiply_add(p, x - erf)
 
 
 def error_function(x: Term) -> Term:
@@ -81,10 +83,10 @@ def complementary_error_function(x: Term) -> Term:
     missing = quotient.multiply_add(-divisor, p) + (u - (p - first))
     missing = quotient.multiply_add((divisor - 1.0) - (a + a), missing)
     square, error = squared(a)
-    r, v, n, k = exponential_in_parts(-square, 0, -error)
+    r, v, n, k = exponential_in_parts(-square, 0, -error, closely=True)
     factor = r + 1.0
     product = quotient * factor
     lost = quotient * (((1.0 - factor) + r) + v)
     lost = factor.multiply_add(missing * inverse, quotient.multiply_add(factor, -product) + lost)
     tail = scale(product + lost, n, k)
-    return where(x.abs() < 0.47, 1.0 - _near(x), where(x < 0.0, 2.0 - tail, tail))
+    return where(x.abs() < 0.75, _complement_near(x), where(x < 0.0, 2.0 - tail, tail))

@@ -23,6 +23,12 @@ _EXP2_SINGLE = (1.0, 0.6931471824645996, 0.24022647738456726, 0.0555035881698131
 _EXP2_DOUBLE = (1.0, 0.6931471805599453, 0.24022650695910108, 0.05550410866482193, 0.009618129107602047,
                 0.001333355814650108, 0.00015403530448287312, 1.5252733669080525e-05, 1.3215439241803222e-06,
                 1.0178148411197535e-07, 7.073162062538559e-09, 4.440260870663838e-10)  # fmt: skip
+# (e^r - 1 - r) / r² on |r| <= ln 2 / 2, error 2^-31.0 and 2^-61.6 of e^r - 1
+_EXPM1_SINGLE = (0.5, 0.1666666567325592, 0.04166646674275398, 0.008333642967045307, 0.001393504673615098,
+                 0.00019664545834530145)  # fmt: skip
+_EXPM1_DOUBLE = (0.5, 0.16666666666666677, 0.041666666666666644, 0.008333333333321279, 0.0013888888888894007,
+                 0.0001984126988725581, 2.4801587315636973e-05, 2.7557242896850075e-06, 2.7557272787734054e-07,
+                 2.510954291196004e-08, 2.091775406061584e-09)  # fmt: skip
 # (tanh x / x - 1) / x² in x² on |x| <= 1, error 2^-27.7 and 2^-59.8 of tanh x
 _TANH_SINGLE = (-0.33333295583724976, 0.13332346081733704, -0.05387984588742256, 0.021486671641469002,
                 -0.007945992052555084, 0.002301195403560996, -0.0003583814832381904)  # fmt: skip
@@ -77,17 +83,21 @@ def scale(p: Term, n: Term, k: Term) -> Term:
     return result
 
 
-def exponential_in_parts(x: Term, exponent: int, rest: Term | None = None) -> tuple[Term, Term, Term, Term]:
+def exponential_in_parts(
+    x: Term, exponent: int, rest: Term | None = None, *, closely: bool = False
+) -> tuple[Term, Term, Term, Term]:
     """(r, v, n, k) with e^(x + rest) = 2^n (1 + r + v), |v| < 0.08, and n, k as of :func:`nearest_integer`.
 
     r is exact, so that adding it first to something larger, and what that rounds away to v, loses nothing.
+    The polynomial of v is off by 2^-28 and 2^-58 of 1, or ``closely`` by 2^-31 and 2^-61.
     """
     n, k = nearest_integer(x, exponent, _LOG2_E)
     high, low = x.pick(_LN2_SINGLE, _LN2_DOUBLE)
     r = n.multiply_add(-high, x)
     small = n * -low if rest is None else n.multiply_add(-low, rest)
     t = r + small
-    return r, (t * t).multiply_add(polynomial(t, x.pick(_EXP_SINGLE, _EXP_DOUBLE)[2:]), small), n, k
+    coefficients = x.pick(_EXPM1_SINGLE, _EXPM1_DOUBLE) if closely else x.pick(_EXP_SINGLE, _EXP_DOUBLE)[2:]
+    return r, (t * t).multiply_add(polynomial(t, coefficients), small), n, k
 
 
 def exponential(x: Term) -> Term:
@@ -112,7 +122,7 @@ def exponential_base_2(x: Term) -> Term:
 def exponential_minus_one(x: Term) -> Term:
     """e^x - 1: 2^n (r + v) + (2^n - 1), all halved so that 2^n does not overflow before its product does."""
     limited = x.at_most(x.pick(89.0, 710.0)).at_least(x.pick(-20.0, -40.0))
-    r, v, _, k = exponential_in_parts(limited, x.format.bias - 1)
+    r, v, _, k = exponential_in_parts(limited, x.format.bias - 1, closely=True)
     half = power_of_two(k, x)
     whole = half - 0.5
     total = half.multiply_add(r, whole)
