@@ -1,8 +1,8 @@
 """How a product goes through the caches: the cost model of contractions, over the parameters of a target.
 
-A product of ``rows`` by ``columns``, summed over ``inner``, is made of register tiles (:mod:`tgc.kernels.tile`, which
-chooses theirs by multiply-adds and loads). Around them are the loops of BLIS (Van Zee & van de Geijn), with m, n and k
-of the tile, the task and the block of the sum for MR NR, MC NC and KC::
+A product of ``rows`` by ``columns``, summed over ``inner``, is made of register tiles (:mod:`tgc.kernels.tile`). Around
+them are the loops of BLIS (Van Zee & van de Geijn), with m, n and k of the tile, the task and the block of the sum for
+MR NR, MC NC and KC::
 
     for each task: `tiles` tiles of rows by `panels` panels of columns             (in parallel)
         for each block of `depth` products of the sum
@@ -14,6 +14,12 @@ of the tile, the task and the block of the sum for MR NR, MC NC and KC::
 Times are in cycles of one core that multiplies one vector by another in each; bytes are counted at the level of the
 memory that they come from. What is decided, and by which term:
 
+* **tile** (:func:`product_tile`): for one product of each of its sums a tile takes as many cycles as it has sums, loads
+  or, if these are few, as chains of additions take (`_CHAIN`); and for each line of memory that it reads `_PANEL`, as
+  panels are one stream, or `_STREAM`, as rows are more streams than prefetching follows. All tiles are counted, partial
+  ones in full, and the copy of rows that do not fill tiles or are crowded. So 4 x 4 vectors win for 32 registers where
+  sizes are powers of two: 16 sums are enough, and no row is left over or copied (1024 x 1024 x 1024 at 97 % of peak;
+  13 x 2 at 94, and in f64 98 and 91).
 * **depth**: at most 512 products, the promise on the error of sums. A panel's block takes an eighth of the second
   level at most, as it is read again for each tile of rows.
 * **copied**: the left operand is read where it lies, a scalar from each row of the tile, unless it is computed or
@@ -43,10 +49,17 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from tgc.dtypes import DType
 from tgc.ir.dims import Dim
-from tgc.kernels.tile import LONGEST_CHAIN, TYPICAL, TileShape, tile_work
+from tgc.kernels.tile import LONGEST_CHAIN, TYPICAL, TileShape, tallest_tiles
 from tgc.target import Target
 
+# cycles for each line of a tile's rows and of a panel
+_STREAM, _PANEL = 0.4, 0.03
+# multiply-adds of a tile in whose time a chain makes the next one
+_CHAIN = 12
+# what an unknown number of rows may be: their mean decides
+_LIKELY_ROWS = (8, 16, 32, 64, TYPICAL)
 # cycles for each byte of a row that is copied
 _COPIED = 0.35
 # cycles for each byte of a panel that is read again
@@ -55,7 +68,7 @@ _READ = 1 / 32
 _TASK = 300
 _THREADS = (1, 2, 4, 8)
 # into how many parts rows and columns are tried to be divided
-_DIVISIONS = 16
+_DIVISIONS = 32
 # what cannot be known is taken for that many tasks around
 _MANY = 8
 
@@ -73,19 +86,19 @@ class Problem:
     """A product, as far as its cost depends on it.
 
     ``outer_sums``: how often the sum over ``inner`` is made and added up; ``around``: independent products of this
-    kind. ``pitch``: elements from a row of the tile to the next one in the left operand; ``right_pitch``: from a
-    product to the next one in the right operand. ``left_plain``, ``right_plain``: whether the operand could be read
-    where it lies, whatever that costs.
+    kind. ``pitch`` and ``step``: elements from a row to the next one, and from a product to the next one, in the left
+    operand; ``right_pitch``: from a product to the next one in the right operand. ``left_plain``, ``right_plain``:
+    whether the operand could be read where it lies, whatever that costs.
     """
 
-    shape: TileShape
-    itemsize: int
+    dtype: DType
     rows: Dim
     columns: Dim
     inner: Dim
     outer_sums: Dim
     around: Dim
     pitch: Dim
+    step: Dim
     right_pitch: Dim
     left_plain: bool
     right_plain: bool
@@ -95,7 +108,7 @@ class Problem:
         """Bytes of the right operand; None if they are not known."""
         sizes = (self.columns, self.inner, self.outer_sums)
         known = [d for d in sizes if isinstance(d, int)]
-        return math.prod(known) * self.itemsize if len(known) == len(sizes) else None
+        return math.prod(known) * self.dtype.itemsize if len(known) == len(sizes) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,29 +136,44 @@ def crowded(target: Target, lines: int, pitch: Dim, itemsize: int) -> bool:
     return lines > sets * target.l1_ways // 2
 
 
-def choose_blocking(problem: Problem, target: Target) -> Blocking:
+def product_tile(problem: Problem, target: Target) -> TileShape:
+    """The tile that takes the least cycles.
+
+    An unknown number of rows gets low and wide tiles, so that few rows waste little.
+    """
+    rows, columns, dtype = problem.rows, problem.columns, problem.dtype
+    likely = (rows,) if isinstance(rows, int) else _LIKELY_ROWS
+    best: tuple[float, float, TileShape] | None = None
+    for most in tallest_tiles(target, dtype, columns):
+        panels = -(-columns // most.width) if isinstance(columns, int) else TYPICAL // most.vectors
+        highest = min(most.rows, max(1, rows) if isinstance(rows, int) else 8)
+        for height in range(1, highest + 1):
+            sums, loads = height * most.vectors, height + most.vectors
+            lines = _STREAM * height + _PANEL * most.width
+            cycles = max(sums, loads, _CHAIN) + lines * dtype.itemsize / target.line_bytes
+            copy = dtype.itemsize * _COPIED if needs_copy(height, problem, target) else 0.0
+            work = sum(-(-m // height) * panels * cycles / max(m, 1) + copy for m in likely)
+            if best is None or (work, loads / sums) < best[:2]:
+                best = (work, loads / sums, TileShape(height, most.vectors, most.lanes))
+    return best[2] if best else TileShape(1, 1, target.lanes(dtype))
+
+
+def needs_copy(height: int, problem: Problem, target: Target) -> bool:
+    """Whether tiles of ``height`` rows read a copy of the left operand."""
+    p = problem
+    if not p.left_plain or not isinstance(p.rows, int) or p.rows % height != 0:
+        return True
+    # a line lasts for several products, or rows: a short sum is over before it is lost
+    if isinstance(p.inner, int) and p.inner * p.dtype.itemsize <= 4 * target.line_bytes:
+        return False
+    if p.step != 1:
+        return crowded(target, p.inner if isinstance(p.inner, int) else LONGEST_CHAIN, p.step, p.dtype.itemsize)
+    return crowded(target, height, p.pitch, p.dtype.itemsize)
+
+
+def choose_blocking(problem: Problem, shape: TileShape, target: Target) -> Blocking:
     """The least cycles by the model above."""
-    p, shape = problem, problem.shape
-    depth = block_depth(p, target)
-    copied = not p.left_plain or not isinstance(p.rows, int) or p.rows % shape.rows != 0
-    # a line of a row lasts for several products: a short sum is over before it is lost
-    long = not isinstance(p.inner, int) or p.inner * p.itemsize > 4 * target.line_bytes
-    copied = copied or long and crowded(target, shape.rows, p.pitch, p.itemsize)
-    tiles = _count(p.rows, shape.rows, TYPICAL)
-    packing = _packing(p, depth, tiles, target)
-    choices = _choices(p, depth, tiles, copied, packing, target)
-    _, chunk, panels = min(((_cycles(p, c, g, copied, target), c, g) for c, g in choices), default=(0, 1, 1))
-    return Blocking(depth, chunk, panels, packing, copied)
-
-
-def block_depth(p: Problem, target: Target) -> int:
-    """Products of a block: about equal blocks."""
-    lanes = p.shape.lanes
-    longest = max(lanes, min(LONGEST_CHAIN, target.l2_bytes // 8 // (p.shape.width * p.itemsize) // lanes * lanes))
-    if not isinstance(p.inner, int):
-        return longest
-    blocks = max(1, -(-p.inner // longest))
-    return max(1, p.inner if blocks == 1 else -(-p.inner // (blocks * lanes)) * lanes)
+    return _Model(problem, shape, target).best()
 
 
 def is_streamed(rows: Dim, right_bytes: int | None, target: Target) -> bool:
@@ -154,58 +182,79 @@ def is_streamed(rows: Dim, right_bytes: int | None, target: Target) -> bool:
     return few and (right_bytes is None or right_bytes > target.l2_bytes // 2)
 
 
-def _packing(p: Problem, depth: int, tiles: int, target: Target) -> Packing:
-    size = p.right_bytes
-    if p.right_plain and size is not None:
-        whole = isinstance(p.columns, int) and p.columns % p.shape.width == 0
-        inside = size <= target.l2_bytes // 4 and not crowded(target, 8, p.right_pitch, p.itemsize)
-        if whole and inside or tiles <= 2 and size <= target.l2_bytes // 2:
-            return Packing.NONE
-    large = size is None or size > target.l2_bytes
-    if large and isinstance(p.rows, int) and _footprint(p, depth, tiles, 1, True, Packing.TASK) <= target.l2_bytes // 2:
-        return Packing.TASK
-    return Packing.WHOLE
+class _Model:
+    """What a product with a tile costs, for the ways to divide it."""
+
+    def __init__(self, problem: Problem, shape: TileShape, target: Target) -> None:
+        self.problem = p = problem
+        self.shape = shape
+        self.target = target
+        self.itemsize = p.dtype.itemsize
+        self.tiles, self.panels = _count(p.rows, shape.rows), _count(p.columns, shape.width)
+        self.copied = needs_copy(shape.rows, p, target)
+        self.depth = self._depth()
+        self.packing = self._packing()
+
+    def best(self) -> Blocking:
+        choices = [(self._cycles(chunk, group), chunk, group) for chunk, group in self._choices()]
+        _, chunk, group = min(choices, default=(0.0, 1, 1))
+        return Blocking(self.depth, chunk, group, self.packing, self.copied)
+
+    def _depth(self) -> int:
+        """Products of a block: about equal blocks."""
+        lanes, inner = self.shape.lanes, self.problem.inner
+        fitting = self.target.l2_bytes // 8 // (self.shape.width * self.itemsize)
+        longest = max(lanes, min(LONGEST_CHAIN, fitting // lanes * lanes))
+        if not isinstance(inner, int):
+            return longest
+        blocks = max(1, -(-inner // longest))
+        return max(1, inner if blocks == 1 else -(-inner // (blocks * lanes)) * lanes)
+
+    def _packing(self) -> Packing:
+        p, target = self.problem, self.target
+        size = p.right_bytes
+        whole = isinstance(p.columns, int) and p.columns % self.shape.width == 0
+        if p.right_plain and size is not None and (whole or target.masked):
+            inside = size <= target.l2_bytes // 4 and not crowded(target, 8, p.right_pitch, self.itemsize)
+            if whole and inside or self.tiles <= 2 and size <= target.l2_bytes // 2:
+                return Packing.NONE
+        together = isinstance(p.rows, int) and self.tiles <= _DIVISIONS and (size is None or size > target.l2_bytes)
+        if together and self._footprint(self.tiles, 1, Packing.TASK) <= target.l2_bytes // 2:
+            return Packing.TASK
+        return Packing.WHOLE
+
+    def _choices(self) -> Iterator[tuple[int, int]]:
+        """Tiles and panels of tasks that fit."""
+        panels, tiles = self.panels, self.tiles
+        groups = {-(-panels // n) for n in range(1, min(panels, _DIVISIONS) + 1)} | {1, min(2, panels), min(4, panels)}
+        for chunk in [tiles] if self.packing is Packing.TASK else range(1, min(tiles, _DIVISIONS) + 1):
+            for group in groups:
+                if self._footprint(chunk, group, self.packing) <= self.target.l2_bytes // 2:
+                    yield chunk, group
+
+    def _footprint(self, tiles: int, panels: int, packing: Packing) -> int:
+        """Bytes of a task's rows, sums and panels."""
+        p, shape = self.problem, self.shape
+        one_block = p.outer_sums == 1 and isinstance(p.inner, int) and p.inner <= self.depth
+        rows = tiles * shape.rows * self.depth if self.copied else 0
+        sums = 0 if one_block else tiles * shape.rows * panels * shape.width
+        right = (panels if packing is Packing.TASK else 1) * self.depth * shape.width
+        return (rows + sums + right) * self.itemsize
+
+    def _cycles(self, chunk: int, group: int) -> float:
+        """What depends on how tiles and panels are divided into tasks."""
+        p, shape = self.problem, self.shape
+        inner = p.inner if isinstance(p.inner, int) else LONGEST_CHAIN
+        inner *= p.outer_sums if isinstance(p.outer_sums, int) else 1
+        chunks, groups = -(-self.tiles // chunk), -(-self.panels // group)
+        around = p.around if isinstance(p.around, int) else _MANY
+        tasks = around * chunks * groups
+        multiplied = self.tiles * self.panels * inner * shape.rows * shape.vectors
+        left, right = (n * inner * self.itemsize for n in (self.tiles * shape.rows, self.panels * shape.width))
+        idle = sum(-(-tasks // n) * n / tasks - 1 for n in _THREADS) / len(_THREADS) if tasks else 0.0
+        moved = groups * left * (_COPIED if self.copied else _READ) + chunks * right * _READ
+        return around * (moved + multiplied * idle) + tasks * _TASK
 
 
-def _choices(
-    p: Problem, depth: int, tiles: int, copied: bool, packing: Packing, target: Target
-) -> Iterator[tuple[int, int]]:
-    """Tiles and panels of tasks that fit."""
-    panels = _count(p.columns, p.shape.width, TYPICAL)
-    groups = {-(-panels // n) for n in range(1, min(panels, _DIVISIONS) + 1)} | {1, min(2, panels), min(4, panels)}
-    for chunk in [tiles] if packing is Packing.TASK else range(1, min(tiles, _DIVISIONS) + 1):
-        for group in groups:
-            if _footprint(p, depth, chunk, group, copied, packing) <= target.l2_bytes // 2:
-                yield chunk, group
-
-
-def _footprint(p: Problem, depth: int, tiles: int, panels: int, copied: bool, packing: Packing) -> int:
-    """Bytes of a task's rows, sums and panels."""
-    shape = p.shape
-    one_block = p.outer_sums == 1 and isinstance(p.inner, int) and p.inner <= depth
-    rows = tiles * shape.rows * depth if copied else 0
-    sums = 0 if one_block else tiles * shape.rows * panels * shape.width
-    right = (panels if packing is Packing.TASK else 1) * depth * shape.width
-    return (rows + sums + right) * p.itemsize
-
-
-def _cycles(p: Problem, chunk: int, group: int, copied: bool, target: Target) -> float:
-    """What depends on how tiles and panels are divided into tasks."""
-    shape = p.shape
-    tiles, panels = _count(p.rows, shape.rows, TYPICAL), _count(p.columns, shape.width, TYPICAL)
-    inner = (p.inner if isinstance(p.inner, int) else LONGEST_CHAIN) * (
-        p.outer_sums if isinstance(p.outer_sums, int) else 1
-    )
-    chunks, groups = -(-tiles // chunk), -(-panels // group)
-    around = p.around if isinstance(p.around, int) else _MANY
-    tasks = around * chunks * groups
-    multiplied = tiles * panels * inner * tile_work(shape.rows, shape.vectors)
-    left, right = tiles * shape.rows * inner * p.itemsize, panels * shape.width * inner * p.itemsize
-    idle = sum(-(-tasks // n) * n / tasks - 1 for n in _THREADS) / len(_THREADS) if tasks else 0.0
-    return around * ((groups * left * _COPIED if copied else 0) + chunks * right * _READ + multiplied * idle) + (
-        tasks * _TASK
-    )
-
-
-def _count(size: Dim, step: int, typical: int) -> int:
-    return max(1, -(-size // step)) if isinstance(size, int) else max(1, typical // step)
+def _count(size: Dim, step: int) -> int:
+    return max(1, -(-size // step)) if isinstance(size, int) else max(1, TYPICAL // step)

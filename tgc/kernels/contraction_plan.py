@@ -17,11 +17,11 @@ from tgc.ir.dims import Dim, dim_max, dim_min, product
 from tgc.ir.graph import Graph, Node, Value
 from tgc.ir.kinds import OpKind
 from tgc.ir.opdef import OpTable
-from tgc.kernels.blocking import Blocking, Problem, choose_blocking
+from tgc.kernels.blocking import Blocking, Problem, choose_blocking, product_tile
 from tgc.kernels.grid import ceil_divide
 from tgc.kernels.lowering import Temporary
 from tgc.kernels.operands import Operand, accesses, is_parameter
-from tgc.kernels.tile import TileShape, tile_shape
+from tgc.kernels.tile import TileShape
 from tgc.ops import rules
 from tgc.ops.contract import Spec
 from tgc.target import Target
@@ -139,21 +139,21 @@ def plan_contraction(region: Graph, target: Target, table: OpTable, *, turned: b
     dtype = anchor.result.dtype.compute
     sizes = {**merged.sizes, "": 1}
     left, right = merged.operands()
-    shape = tile_shape(target, dtype, sizes[row], sizes[column])
     summed = summed or [""]
     problem = Problem(
-        shape,
-        dtype.itemsize,
+        dtype,
         rows=sizes[row],
         columns=sizes[column],
         inner=sizes[summed[-1]],
         outer_sums=product(sizes[c] for c in summed[:-1]),
         around=product(sizes[c] for c in outer),
         pitch=left.stride(row),
+        step=left.stride(summed[-1]),
         right_pitch=right.stride(summed[-1]),
         left_plain=not left.computed and left.dtype is dtype,
-        right_plain=_reads_vectors(right, sizes[column], column, dtype, shape, target),
+        right_plain=not right.computed and right.dtype is dtype and right.stride(column) == 1,
     )
+    shape = product_tile(problem, target)
     return Plan(
         anchor,
         spec.out,
@@ -167,7 +167,7 @@ def plan_contraction(region: Graph, target: Target, table: OpTable, *, turned: b
         tuple(summed),
         dtype,
         shape,
-        choose_blocking(problem, target),
+        choose_blocking(problem, shape, target),
     )
 
 
@@ -230,13 +230,6 @@ def _better_turned(a: Operand, b: Operand, sizes: Mapping[str, Dim], row: str, c
     lanes = target.lanes(a.dtype)
     fits = -(-m // lanes) * lanes * 4 <= m * 5
     return fits and m <= 64 and k * (n - m) > _STORED_SINGLY * m * n and b.stride(column) != 1 and a.stride(row) != 1
-
-
-def _reads_vectors(right: Operand, columns: Dim, column: str, dtype: DType, shape: TileShape, target: Target) -> bool:
-    """Whether a tile could read the right operand where it lies."""
-    if right.computed or right.stride(column) != 1 or right.dtype is not dtype:
-        return False
-    return isinstance(columns, int) and (target.masked or columns % shape.width == 0)
 
 
 def unmerged(letters: Iterable[str], sizes: Mapping[str, Dim]) -> list[Dim]:

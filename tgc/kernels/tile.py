@@ -25,8 +25,6 @@ _MOST_VECTORS = 8
 _LATENCY = 8
 # what an unknown number of rows, or of vectors, is taken for
 TYPICAL = 224
-# what an unknown number of rows of a product may be: their mean decides
-_LIKELY_ROWS = (8, 16, 32, 64, TYPICAL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +65,7 @@ def tile_work(rows: int, vectors: int) -> int:
 def tile_shape(target: Target, dtype: DType, rows: Dim, columns: Dim) -> TileShape:
     """The tile for a product of ``rows`` by ``columns`` that takes the least work, partial tiles included.
 
-    An unknown number of rows gets low and wide tiles, so that few rows waste little, of a height that fits into those
-    that batches commonly have.
+    An unknown number of rows gets low and wide tiles, so that few rows waste little.
 
     >>> from tgc import dtypes, target
     >>> tile_shape(target.AVX512, dtypes.f32, 1 << 20, 1024)
@@ -76,14 +73,13 @@ def tile_shape(target: Target, dtype: DType, rows: Dim, columns: Dim) -> TileSha
     >>> tile_shape(target.AVX512, dtypes.f32, 32, 10)
     TileShape(rows=16, vectors=1, lanes=16)
     """
-    likely = (rows,) if isinstance(rows, int) else _LIKELY_ROWS
-    highest = max(1, rows) if isinstance(rows, int) else _MOST_ROWS // 2
+    m = rows if isinstance(rows, int) else TYPICAL
+    highest = max(1, m) if isinstance(rows, int) else _MOST_ROWS // 2
     best: tuple[float, float, TileShape] | None = None
     for most in tallest_tiles(target, dtype, columns):
         n = columns if isinstance(columns, int) else TYPICAL * most.lanes
         for height in range(1, min(most.rows, highest) + 1):
-            tiles = sum(-(-m // height) / max(m, 1) for m in likely)
-            work = tiles * -(-n // most.width) * tile_work(height, most.vectors)
+            work = -(-m // height) * -(-n // most.width) * tile_work(height, most.vectors)
             loads = (height + most.vectors) / (height * most.vectors)
             if best is None or (work, loads) < best[:2]:
                 best = (work, loads, TileShape(height, most.vectors, most.lanes))
