@@ -252,6 +252,13 @@ def test_panels_stay_in_the_cache_where_filters_are_larger_than_images(name: str
     assert not planned(name, op, kept=frozenset({1})).resident, "a filter that is kept is packed once"
 
 
+def test_blocks_are_iterations_enough_with_all_panels_at_once() -> None:
+    graph = region(FORWARD, (1, 64, 56, 56), (256, 64, 1, 1), window(2))
+    plan = plan_convolution(next(n for n in graph.nodes() if n.op == FORWARD), AVX512)
+    assert plan.panels_per_item == plan.panels
+    assert evaluate(plan.places, {}) >= 12
+
+
 def test_the_positions_of_a_tile_do_not_share_the_sets_of_a_cache(compiled: Callable) -> None:
     graph = region(FORWARD, (1, 1024, 2, 14), (5, 1024, 1, 1), window(2), last=True)
     plan = plan_convolution(next(n for n in graph.nodes() if n.op == FORWARD), AVX512)
