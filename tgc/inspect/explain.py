@@ -258,7 +258,7 @@ class _Explainer:
         origin = self.origins.get(node, node)
         made_of = self.fused.sources.get(origin) or region.nodes()
         runs = [self._runs(stage.kernel.name, times) for stage in lowering.stages]
-        name = f"k{len(self.kernels)}"
+        name = str(len(self.kernels))
         self.ids.setdefault(origin, name)
         self.kernels.append(
             KernelReport(

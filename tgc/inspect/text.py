@@ -72,7 +72,7 @@ def _function(report: FunctionReport, limits: Limits | None) -> Iterator[str]:
 def _kernel(kernel: KernelReport, report: FunctionReport, limits: Limits | None) -> Iterator[str]:
     again = "" if kernel.times == 1 else f", {kernel.times} times"
     work = f"{quantity(kernel.flops, 'FLOP')}, {quantity(kernel.bytes, 'B')}"
-    yield f"  {kernel.id} {', '.join(kernel.names)} ({kernel.kind}{again}): {work}"
+    yield f"  {kernel.id}: {', '.join(kernel.names)} ({kernel.kind}{again}): {work}"
     guess = f"about {duration(evaluate(kernel.nanoseconds, report.sizes) * 1e-9)}"
     if kernel.seconds is not None and limits is not None:
         peak, bandwidth = shares(kernel, report, limits)
