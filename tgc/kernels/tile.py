@@ -2,8 +2,9 @@
 
 C[rows, vectors] += A[rows] ⊗ B[vectors] over a reduction: B is read as vectors along the result's contiguous
 dimension, A as scalars that are broadcast, and the sums stay in registers (batch-reduce GEMM: Georganas et al.,
-arXiv 1906.06440; micro-kernel: Van Zee & van de Geijn, BLIS). With 32 registers 14 x 2 vectors are right: 28 sums, two
-vectors of B and one broadcast; with 16 registers 6 x 2.
+arXiv 1906.06440; micro-kernel: Van Zee & van de Geijn, BLIS). With 32 registers 14 x 2 vectors are the most: 28 sums,
+two vectors of B and one broadcast; with 16 registers 6 x 2. Sixteen sums keep the units as busy where fewer rows are
+left over (:mod:`tgc.kernels.blocking`).
 """
 
 from __future__ import annotations
