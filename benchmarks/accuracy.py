@@ -75,9 +75,9 @@ SPECIAL = (0.0, -0.0, 1.0, -1.0, 0.5, -0.5, 2.0, -2.0, 3.0, np.inf, -np.inf, np.
 
 @dataclass(frozen=True)
 class Errors:
-    """Of a function in one dtype: the largest error and its arguments, the mean, and how many results were compared.
+    """Of a function in one dtype: the largest error and its arguments, and the mean.
 
-    ``misrounded`` is the share of results that are not the nearest float.
+    ``tried`` inputs gave ``count`` results that are numbers; ``misrounded`` is the share that is not the nearest float.
     """
 
     name: str
@@ -85,6 +85,7 @@ class Errors:
     maximum: float
     mean: float
     worst: tuple[float, ...]
+    tried: int
     count: int
     misrounded: float | None = None
 
@@ -155,13 +156,13 @@ def single(name: str, step: int) -> Errors:
     chunks = (1 << 32) // (CHUNK * step)
     inputs = random_pairs(name, max(3, chunks // 16)) if name in PAIRS else every_input(step)
     worst: tuple[float, ...] = ()
-    maximum, total, count = -1.0, 0.0, 0
+    maximum, total, tried, count = -1.0, 0.0, 0, 0
     for arguments in inputs:
         largest, where, errors, numbers = (float(v) for v in measure(*arguments))
         if largest > maximum:
             maximum, worst = largest, tuple(float(x[int(where)]) for x in arguments)
-        total, count = total + errors, count + int(numbers)
-    return Errors(name, "f32", maximum, total / count, worst, count)
+        total, tried, count = total + errors, tried + CHUNK, count + int(numbers)
+    return Errors(name, "f32", maximum, total / count, worst, tried, count)
 
 
 def hard_points(count: int) -> Array:
@@ -208,7 +209,7 @@ def double(name: str, count: int) -> Errors:
         total, compared = total + error, compared + 1
         if error > maximum:
             maximum, worst = error, tuple(xs)
-    return Errors(name, "f64", maximum, total / compared, worst, compared)
+    return Errors(name, "f64", maximum, total / compared, worst, points.size, compared)
 
 
 def narrow(name: str, format_: Narrow) -> Errors:
@@ -232,6 +233,7 @@ def narrow(name: str, format_: Narrow) -> Errors:
         float(errors[worst]),
         float(errors.sum() / np.sum(~np.isnan(exact))),
         tuple(float(x[worst]) for x in wide),
+        every.size,
         int(np.sum(~np.isnan(exact))),
         float(np.mean(~same)),
     )
@@ -252,17 +254,17 @@ def _against(found: Array, exact: Array, nearest: Array, format_: Narrow) -> tup
 
 def table(results: Sequence[Errors]) -> str:
     """All results as Markdown, a row for each function."""
-    lines = [
-        "| function | f32 max | f32 mean | largest at | f64 max | f64 mean | f16 misrounded | bf16 misrounded |",
-        "| --- | ---: | ---: | --- | ---: | ---: | ---: | ---: |",
-    ]
+    titles = ("function", "f32 max", "f32 mean", "largest at", "inputs", "f64 max", "f64 mean")
+    titles += ("f16 misrounded", "bf16 misrounded")
+    lines = ["| " + " | ".join(titles) + " |", "| --- | ---: | ---: | --- |" + " ---: |" * (len(titles) - 4)]
     by_key = {(r.name, r.dtype): r for r in results}
     for name in dict.fromkeys(r.name for r in results):
         one, two = by_key[name, "f32"], by_key[name, "f64"]
         shares = [by_key[name, dtype].misrounded or 0.0 for dtype in ("float16", "bfloat16")]
         at = ", ".join(f"{x:.9g}" for x in one.worst)
-        cells = [name, f"{one.maximum:.3f}", f"{one.mean:.3f}", at, f"{two.maximum:.3f}", f"{two.mean:.3f}"]
-        lines.append("| " + " | ".join([*cells, *(f"{share:.3%}" for share in shares)]) + " |")
+        cells = [name, f"{one.maximum:.3f}", f"{one.mean:.3f}", at, f"2^{np.log2(one.tried):.0f}"]
+        cells += [f"{two.maximum:.3f}", f"{two.mean:.3f}", *(f"{share:.3%}" for share in shares)]
+        lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
 

@@ -89,15 +89,18 @@ def exponential_in_parts(
     """(r, v, n, k) with e^(x + rest) = 2^n (1 + r + v), |v| < 0.08, and n, k as of :func:`nearest_integer`.
 
     r is exact, so that adding it first to something larger, and what that rounds away to v, loses nothing.
-    The polynomial of v is off by 2^-28 and 2^-58 of 1, or ``closely`` by 2^-31 and 2^-61.
+    The polynomial of v is off by 2^-28 and 2^-58 of 1, or ``closely`` by 2^-31 and 2^-61, with the error of its square.
     """
     n, k = nearest_integer(x, exponent, _LOG2_E)
     high, low = x.pick(_LN2_SINGLE, _LN2_DOUBLE)
     r = n.multiply_add(-high, x)
     small = n * -low if rest is None else n.multiply_add(-low, rest)
     t = r + small
-    coefficients = x.pick(_EXPM1_SINGLE, _EXPM1_DOUBLE) if closely else x.pick(_EXP_SINGLE, _EXP_DOUBLE)[2:]
-    return r, (t * t).multiply_add(polynomial(t, coefficients), small), n, k
+    square = t * t
+    if not closely:
+        return r, square.multiply_add(polynomial(t, x.pick(_EXP_SINGLE, _EXP_DOUBLE)[2:]), small), n, k
+    small = t.multiply_add(t, -square).multiply_add(0.5, small)
+    return r, square.multiply_add(polynomial(t, x.pick(_EXPM1_SINGLE, _EXPM1_DOUBLE)), small), n, k
 
 
 def exponential(x: Term) -> Term:
