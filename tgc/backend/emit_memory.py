@@ -76,6 +76,10 @@ def store(w: Writer, operation: Operation) -> str:
         _guarded_store(w, guard, f"store {t} {text}, ptr {pointer}{tail}")
     elif kind == "count" and guard.constant is None and not _cheap_masks(w, buffer):
         _store_loop(w, guard, buffer, lanes, pointer, tail, text)
+    elif kind == "count" and guard.constant == 1:
+        # of a mask of one lane LLVM makes a store of 32 bits where 16 were truncated: it zeroes what lies behind
+        first = w.op(f"extractelement {t} {text}, i64 0")
+        w.do(f"store {memory_type(buffer.dtype, 1)} {first}, ptr {pointer}{tail}")
     else:
         mask = _mask(w, guard, buffer, lanes)
         align = f"ptr align {buffer.dtype.itemsize}"
