@@ -197,6 +197,16 @@ def test_one_element_of_16_bits_is_stored_and_none_behind_it() -> None:
     np.testing.assert_array_equal(result, run(function, arrays)[0][0])
 
 
+def test_parts_of_a_long_axis_stay_in_their_places() -> None:
+    """Iterations wrote a vector of each part that lies behind them, over what was there: to before its own begin."""
+    agrees(
+        """func @f(%x: f32[40001], %y: f32[40003]) -> (f32[80004]) {
+          %0 = concatenate(%x, %y) {axis = 0} : f32[80004]
+          return %0
+        }"""
+    )
+
+
 _N, _M = symbol("n"), symbol("m")
 
 

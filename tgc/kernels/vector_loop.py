@@ -32,12 +32,17 @@ def vector_loop(
         _rest(b, split, high, lanes, body)
         return
     start, end = b.index(low), b.index(high)
-    middle = b.add(start, b.mul(b.floor_divide(b.sub(end, start), step), step)) if step > 1 else end
+    middle = _last(b, start, end, step) if step > 1 else end
     _whole(b, start, middle, lanes, unroll, body)
     if isinstance(low, int) and not isinstance(high, Value) and (high - low) % step == 0:
         return
     if step > 1:
         _rest(b, middle, end, lanes, body)
+
+
+def _last(b: KernelBuilder, start: Value, end: Value, step: int) -> Value:
+    """Where whole steps end. Truncation leaves nothing before ``end`` where it lies before ``start``."""
+    return b.add(start, b.mul(b.div(b.sub(end, start), step), step))
 
 
 def _whole(b: KernelBuilder, low: Value | int, high: Value | int, lanes: int, unroll: int, body: Body) -> None:
@@ -96,7 +101,7 @@ def tile_loop(
         _rest(b, split, high, lanes, single, rolled=True)
         return
     start, end = b.index(low), b.index(high)
-    middle = b.add(start, b.mul(b.floor_divide(b.sub(end, start), step), step))
+    middle = _last(b, start, end, step)
     _whole(b, start, middle, step, 1, tile)
     _rest(b, middle, end, lanes, single)
 
