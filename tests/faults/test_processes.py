@@ -81,6 +81,8 @@ INTERRUPTED = textwrap.dedent("""
     import numpy as np
     import tgc
 
+    # who starts processes in the background lets them ignore it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     x = np.arange(32, dtype=np.float32).reshape(4, 8)
     choice = random.Random(0)
     timer = None
