@@ -103,7 +103,7 @@ def outcome(function: CompiledFunction, inputs: list[Array], state: dict[str, Ar
     return [*results, *held.values()]
 
 
-def _same_bits(a: Array, b: Array) -> bool:
+def same_bits(a: Array, b: Array) -> bool:
     """Equal bits, all NaN being one."""
     if a.dtype != b.dtype or a.shape != b.shape:
         return False
@@ -193,10 +193,10 @@ def check(sample: Sample, tally: Tally | None = None, target: Target | None = No
             with threads(count):
                 for name, function, serial in (("O0", plain, slow), ("O3", optimised, fast)):
                     for i, (a, b) in enumerate(zip(outcome(function, inputs, state), serial, strict=True)):
-                        if not _same_bits(a, b):
+                        if not same_bits(a, b):
                             raise Wrong(f"{name} on {count} threads, output {i}, {sizes}\n{a}\n{b}")
         for i, (a, b, want) in enumerate(zip(slow, fast, wanted, strict=True)):
-            if exact and not _same_bits(a, b):
+            if exact and not same_bits(a, b):
                 raise Wrong(f"O0 and O3, output {i}, {sizes}\n{a}\n{b}")
             if tally is not None:
                 tally.compared += want is not None

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from tests.fuzz import moves, regions, steps
-from tests.fuzz.grower import SMALL, Extent, Grower, Step
+from tests.fuzz.grower import LARGE, SMALL, Extent, Grower, Step
+from tests.fuzz.subjects import SUBJECTS
 from tgc.dtypes import bool_, f32
 from tgc.errors import DTypeError, ShapeError, UnsupportedError
 from tgc.ir import dims
@@ -93,7 +94,28 @@ def draw(type_: TensorType, sizes: dict[str, int], rng: np.random.Generator, spe
 
 def sample(seed: int, *, length: int = 12, extent: Extent = SMALL) -> Sample:
     """The function of that seed, made of about ``length`` steps."""
+    grower = _begun(random.Random(seed), extent)
+    _grow(grower, _WEIGHTS, length)
+    return finish(grower, seed)
+
+
+def focused(seed: int) -> Sample:
+    """The function of that seed with one or two products, folds or moves of the sizes that schedules are made for."""
     rng = random.Random(seed)
+    grower = _begun(rng, LARGE)
+    _grow(grower, SUBJECTS, rng.choice((1, 1, 2)))
+    _grow(grower, _WEIGHTS, rng.choice((0, 1, 3, 5)))
+    return finish(grower, seed)
+
+
+def any_kind(seed: int) -> Sample:
+    """Every other one many steps over small tensors, of the rest some over large ones, most focused."""
+    if seed % 2 == 0:
+        return sample(seed)
+    return sample(seed, length=6, extent=LARGE) if seed % 8 == 1 else focused(seed)
+
+
+def _begun(rng: random.Random, extent: Extent) -> Grower:
     symbols = rng.choice(((), (), ("n",), ("n", "m")))
     sizes = tuple({s: rng.choice(extent.symbolic) for s in symbols} for _ in range(3 if symbols else 1))
     grower = Grower(rng, sizes, extent)
@@ -101,9 +123,14 @@ def sample(seed: int, *, length: int = 12, extent: Extent = SMALL) -> Sample:
         # each symbol must be bound by what enters
         grower.parameters.append(parameter(0, TensorType(f32, tuple(map(dims.symbol, symbols)))))
         grower.keep(grower.parameters[0])
+    return grower
+
+
+def _grow(grower: Grower, weights: dict[Step, int], length: int) -> None:
+    """Takes ``length`` steps; fewer where too many are impossible."""
     done = 0
-    for _ in range(6 * length):
-        (step,) = rng.choices(list(_WEIGHTS), list(_WEIGHTS.values()))
+    for _ in range(6 * length + 10):
+        (step,) = grower.rng.choices(list(weights), list(weights.values()))
         try:
             step(grower)
             done += 1
@@ -111,7 +138,6 @@ def sample(seed: int, *, length: int = 12, extent: Extent = SMALL) -> Sample:
             continue
         if done >= length:
             break
-    return finish(grower, seed)
 
 
 def holds(constraint: Constraint, sizes: dict[str, int]) -> bool:

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.fuzz.checks import check, expected, shrunk, targets, text
-from tests.fuzz.generator import Sample, sample
+from tests.fuzz.generator import Sample, focused, sample
 from tests.fuzz.grower import LARGE
 from tgc.backend.host import host_target
 from tgc.ir.parser import parse_module
@@ -12,9 +12,8 @@ from tgc.ops import OPS
 from tgc.target import Target
 
 FUNCTIONS = 50
-
-
 LARGE_FUNCTIONS = 6
+FOCUSED_FUNCTIONS = 10
 
 
 def assert_right(found: Sample, target: Target) -> None:
@@ -41,6 +40,11 @@ def test_compiled_code_does_what_the_function_says(seed: int) -> None:
 @pytest.mark.parametrize("seed", range(LARGE_FUNCTIONS))
 def test_compiled_code_does_what_the_function_says_for_large_tensors(seed: int) -> None:
     assert_right(sample(seed, length=4, extent=LARGE), host_target())
+
+
+@pytest.mark.parametrize("seed", range(FOCUSED_FUNCTIONS))
+def test_compiled_code_does_what_the_function_says_at_the_sizes_that_schedules_are_made_for(seed: int) -> None:
+    assert_right(focused(seed), targets()[seed % len(targets())])
 
 
 def test_most_results_are_certain_enough_to_be_compared() -> None:
