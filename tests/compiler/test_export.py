@@ -13,6 +13,7 @@ from tgc.artifacts import EMISSIONS
 from tgc.compiler import Options
 from tgc.errors import UserError
 from tgc.frontend.export import module_of
+from tgc.location import Site
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "my_pass.py"
 
@@ -161,3 +162,19 @@ def test_names_that_are_no_c_are_refused(tmp_path: Path) -> None:
             tgc.compile(f, tmp_path, name=name)
     with pytest.raises(UserError, match="several functions are called f"):
         tgc.compile([f, f], tmp_path, name="net")
+
+
+def test_an_operation_of_several_functions_knows_all_their_lines() -> None:
+    @tgc.export("f32[n]")
+    def first(x: tgc.Tensor) -> tgc.Tensor:
+        return x.exp()
+
+    @tgc.export("f32[n]")
+    def second(x: tgc.Tensor) -> tgc.Tensor:
+        return x.exp() + 1
+
+    module = module_of([first, second], "net")
+    (result,) = module.functions[0].results
+    lines = [place.resolve().line if isinstance(place, Site) else place.line for place in module.locations[result.node]]
+    start = first.function.__code__.co_firstlineno
+    assert lines == [start + 2, start + 6]

@@ -92,7 +92,9 @@ def joined(recorded: Sequence[tuple[Callable[..., Any], Recorded]], name: str) -
         outputs = substitute(builder, function.outputs, renamed)
         assigns = tuple((names[id(each.state[int(n[1:])])], v) for n, v in function.assigns)
         made.append(replace(function, assigns=assigns).with_outputs(outputs))
-        locations |= builder.locations
+        # equal nodes of several functions are one, which comes from all of their lines
+        for node, places in builder.locations.items():
+            locations[node] = tuple(dict.fromkeys((*locations.get(node, ()), *places)))
     return Module(name, tuple(made), held, constants, {}, locations)
 
 
