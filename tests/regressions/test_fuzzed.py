@@ -207,6 +207,25 @@ def test_parts_of_a_long_axis_stay_in_their_places() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("x", "y", "result", "spec"),
+    [("[37]", "[37]", "[]", "a,a->"), ("[2, 517]", "[50, 517]", "[2, 50]", "ab,cb->ac")],
+)
+def test_dot_products_of_what_is_computed_end_with_the_last_element(x: str, y: str, result: str, spec: str) -> None:
+    """Beyond it, in the rest of a vector, nothing plus one was one, and added to the sum."""
+    agrees(
+        f"""func @f(%x: f32{x}, %y: f32{y}) -> (f32{result}) {{
+          %0 = constant() {{dtype = f32, value = 1.0}} : f32[]
+          %1 = broadcast(%0) {{axes = [], shape = {x}}} : f32{x}
+          %2 = add(%x, %1) : f32{x}
+          %3 = broadcast(%0) {{axes = [], shape = {y}}} : f32{y}
+          %4 = add(%y, %3) : f32{y}
+          %5 = contract(%2, %4) {{spec = "{spec}"}} : f32{result}
+          return %5
+        }}"""
+    )
+
+
 _N, _M = symbol("n"), symbol("m")
 
 

@@ -192,5 +192,9 @@ class _Lines:
         b = self.evaluator.builder
         if self.operand.computed:
             at = {**self.lines[line], self.inner: self.evaluator.index(k, lane=1)}
-            return b.splat(self.operand.read(self.evaluator, at, lanes, count), lanes)
+            value = b.splat(self.operand.read(self.evaluator, at, lanes, count), lanes)
+            if count is None:
+                return value
+            # what is computed of nothing may be anything, and would be added up
+            return b.select(b.compare("lt", b.lane_indices(lanes), count), value, 0)
         return b.load(self.operand.buffer(self.evaluator), b.add(self.starts[line], k), lanes, count=count)
