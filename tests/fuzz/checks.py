@@ -150,12 +150,12 @@ def _every_value(function: Function) -> tuple[Function, list[Value]]:
     return replace(function, graph=Graph(function.parameters, tuple(values)), assigns=()), values
 
 
-def expected(sample: Sample, sizes: dict[str, int]) -> list[Bounded | None]:
+def expected(sample: Sample, inputs: list[Array], state: dict[str, Array]) -> list[Bounded | None]:
     """What the interpreter gives for the results and the state afterwards; None where it is too uncertain."""
-    inputs, state = sample.arrays(sizes)
     everything, values = _every_value(sample.function)
     used = {str(n.attributes["name"]) for n in everything.nodes() if n.op == "state"}
-    found, _ = run_with_bounds(everything, inputs, state={k: v for k, v in state.items() if k in used})
+    held = {k: v for k, v in state.items() if k in used}
+    found, _ = run_with_bounds(everything, inputs, state=held, constants=sample.constants)
     bounds = dict(zip(values, found, strict=True))
     trusted = _trusted(sample.function, bounds)
     assigned = dict(sample.function.assigns)
@@ -186,7 +186,7 @@ def check(sample: Sample, tally: Tally | None = None, target: Target | None = No
     exact = not _may_differ(sample.function)
     for sizes in sample.sizes:
         inputs, state = sample.arrays(sizes)
-        wanted = expected(sample, sizes)
+        wanted = expected(sample, inputs, state)
         with threads(1):
             slow, fast = outcome(plain, inputs, state), outcome(optimised, inputs, state)
         for count in (2, 3):
@@ -224,10 +224,12 @@ class Cut(Sample):
 
 
 def _pruned(sample: Sample) -> Sample:
-    """Without parameters and state that nothing uses."""
+    """Without state and constants that nothing uses."""
     nodes = sample.function.nodes()
-    read = {str(n.attributes["name"]) for n in nodes if n.op == "state"} | {n for n, _ in sample.function.assigns}
-    return replace(sample, state={k: v for k, v in sample.state.items() if k in read})
+    read = {str(n.attributes["name"]) for n in nodes if n.op in ("state", "literal")}
+    read |= {n for n, _ in sample.function.assigns}
+    state, constants = ({k: v for k, v in named.items() if k in read} for named in (sample.state, sample.constants))
+    return replace(sample, state=state, constants=constants)
 
 
 def _smaller(sample: Cut) -> Iterator[Cut]:
@@ -268,7 +270,8 @@ def _cut(sample: Cut, values: tuple[Value, ...]) -> Iterator[Cut]:
         inputs, state = sample.arrays(sizes)
         whole = replace(function, graph=Graph(function.parameters, values), assigns=())
         used = {str(n.attributes["name"]) for n in whole.nodes() if n.op == "state"}
-        found, _ = run_with_bounds(whole, inputs, state={k: v for k, v in state.items() if k in used})
+        held = {k: v for k, v in state.items() if k in used}
+        found, _ = run_with_bounds(whole, inputs, state=held, constants=sample.constants)
         given.append((sizes, [*inputs, *(f.value for f in found)]))
     count = len(function.parameters)
     fresh = tuple(parameter(count + i, v.type) for i, v in enumerate(values))
@@ -279,7 +282,7 @@ def _cut(sample: Cut, values: tuple[Value, ...]) -> Iterator[Cut]:
 
 def shrunk(sample: Sample, fails: Callable[[Sample], bool], *, budget: int = 200) -> Sample:
     """A smaller sample that still fails."""
-    best = Cut(**{k: getattr(sample, k) for k in ("seed", "function", "state", "sizes")})
+    best = Cut(**{k: getattr(sample, k) for k in ("seed", "function", "state", "sizes", "constants")})
     best = replace(best, given=tuple((s, sample.arrays(s)[0]) for s in sample.sizes))
     tried = 0
     going = True

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from tests.fuzz.subjects import SUBJECTS
 from tgc.dtypes import bool_, f32
 from tgc.errors import DTypeError, ShapeError, UnsupportedError
 from tgc.ir import dims
-from tgc.ir.graph import Array, Constraint, Function, Graph, Module, State, parameter, state
+from tgc.ir.graph import Array, Constant, Constraint, Function, Graph, Module, State, parameter, state
 from tgc.ir.types import TensorType
 
 # how often each step is taken
@@ -55,16 +55,17 @@ _WEIGHTS: dict[Step, int] = {
 
 @dataclass(frozen=True)
 class Sample:
-    """A function, its state, and the sizes of its symbols in each call."""
+    """A function, its state and constants, and the sizes of its symbols in each call."""
 
     seed: int
     function: Function
     state: dict[str, State]
     sizes: tuple[dict[str, int], ...]
+    constants: dict[str, Constant] = field(default_factory=dict)
 
     @property
     def module(self) -> Module:
-        return Module("fuzz", (self.function,), self.state)
+        return Module("fuzz", (self.function,), self.state, self.constants)
 
     def arrays(self, sizes: dict[str, int]) -> tuple[list[Array], dict[str, Array]]:
         """Inputs and state of these sizes: the same ones every time."""
@@ -167,4 +168,11 @@ def finish(grower: Grower, seed: int) -> Sample:
     # the others are of values that were given up
     constraints = tuple(c for c in grower.builder.constraints if all(holds(c, sizes) for sizes in grower.sizes))
     function = Function("f", Graph(tuple(grower.parameters), tuple(ends)), tuple(assigns), constraints=constraints)
-    return Sample(seed, function, kept, grower.sizes)
+    values = np.random.default_rng([seed, 1])
+    used_literals = {str(n.attributes["name"]) for n in function.nodes() if n.op == "literal"}
+    constants = {
+        name: Constant.of(draw(type_, {}, values, special=False), type_)
+        for name, type_ in grower.literals.items()
+        if name in used_literals
+    }
+    return Sample(seed, function, kept, grower.sizes, constants)

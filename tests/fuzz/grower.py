@@ -12,7 +12,7 @@ from tgc.errors import ShapeError
 from tgc.ir import dims
 from tgc.ir.builder import Builder
 from tgc.ir.dims import Dim
-from tgc.ir.graph import Attributes, State, Value, parameter, state
+from tgc.ir.graph import Attributes, State, Value, literal, parameter, state
 from tgc.ir.types import TensorType
 from tgc.ops import OPS
 
@@ -45,6 +45,7 @@ class Grower:
     pool: list[Value] = field(default_factory=list)
     parameters: list[Value] = field(default_factory=list)
     state: dict[str, State] = field(default_factory=dict)
+    literals: dict[str, TensorType] = field(default_factory=dict)
     depth: int = 0
     closed: bool = False  # a region whose parameters are given
 
@@ -84,6 +85,10 @@ class Grower:
                 return self.add("iota", attributes={"shape": shape, "axis": rng.randrange(len(shape)), "dtype": dtype})
             value = rng.choice((0, 1, 2, 3)) if not dtype.is_float else rng.choice((0.5, -1.0, 0.0, 1.5, -0.0, 3.0))
             return self.keep(self.builder.full(value, shape, dtype))
+        if kind < 0.2 and all(isinstance(d, int) for d in shape):
+            name = f"c{len(self.literals)}"
+            self.literals[name] = TensorType(dtype, shape)
+            return self.keep(literal(name, self.literals[name]))
         if kind < 0.3:
             name = f"s{len(self.state)}"
             self.state[name] = State(TensorType(dtype, shape))

@@ -15,7 +15,16 @@ from tgc.ops.convolve import Windows
 _LETTERS = "abcdefgh"
 _COMPOSITES = (
     *("softmax", "log_softmax", "softmax", "gelu", "silu", "softplus", "elu", "leaky_relu", "layer_norm", "rms_norm"),
-    *("batch_norm", "cross_entropy", "binary_cross_entropy", "attention", "lstm", "gru"),
+    *(
+        "batch_norm",
+        "batch_norm_inference",
+        "group_norm",
+        "cross_entropy",
+        "binary_cross_entropy",
+        "attention",
+        "lstm",
+        "gru",
+    ),
 )
 MAPS = tuple(n for n, d in OPS.items() if d.kind is OpKind.MAP and n not in ("cast", "bitcast", "select", "clamp"))
 
@@ -240,6 +249,16 @@ def composite(g: Grower) -> None:
     elif name == "batch_norm":
         g.need_elements(*x.shape)
         g.add(name, x, *(g.operand((x.shape[1],), dtype) for _ in range(2)))
+    elif name == "batch_norm_inference":
+        channels = x.shape[1:2]
+        average = g.operand(channels, dtype.compute)
+        variance = g.add("exp", g.operand(channels, dtype.compute))
+        g.add(name, x, *(g.operand(channels, dtype) for _ in range(2)), average, variance)
+    elif name == "group_norm":
+        g.need_elements(*x.shape)
+        channels = x.shape[1]
+        groups = rng.choice([k for k in (1, 2, 3, 8) if isinstance(channels, int) and channels % k == 0] or [1])
+        g.add(name, x, *(g.operand((channels,), dtype) for _ in range(2)), attributes={"groups": groups})
     elif name == "cross_entropy":
         g.need_elements(x.shape[-1])
         g.add(name, x, g.index(x.shape[:-1], x.shape[-1]))

@@ -80,10 +80,12 @@ def dressed(g: Grower, shape: Sequence[Dim], dtype: DType) -> Value:
     rank = len(shape)
     if way < 0.4 or not rank:
         return g.leaf(shape, dtype)
+    if way < 0.45:
+        # of nothing, which is zero, this is something
+        return g.keep(b.add(g.leaf(shape, dtype), b.constant(rng.choice((1, 3)), dtype)))
     if way < 0.5:
-        return g.add(
-            rng.choice(("relu", "tanh", "square", "neg") if dtype.is_float else ("neg", "abs")), g.leaf(shape, dtype)
-        )
+        maps = ("relu", "tanh", "square", "cos") if dtype.is_float else ("neg", "abs", "square")
+        return g.add(rng.choice(maps), g.leaf(shape, dtype))
     if way < 0.6:
         axes = sorted(rng.sample(range(rank), rng.randrange(rank)))
         other = b.broadcast(g.leaf([shape[a] for a in axes], dtype), shape, axes)

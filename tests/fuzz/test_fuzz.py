@@ -2,6 +2,7 @@
 
 import pytest
 
+from passes.base import all_nodes
 from tests.fuzz.checks import check, expected, shrunk, targets, text
 from tests.fuzz.generator import Sample, focused, sample
 from tests.fuzz.grower import LARGE
@@ -48,8 +49,19 @@ def test_compiled_code_does_what_the_function_says_at_the_sizes_that_schedules_a
 
 
 def test_most_results_are_certain_enough_to_be_compared() -> None:
-    results = [r for seed in range(40) for found in [sample(seed, length=8)] for r in expected(found, found.sizes[0])]
+    results = [
+        r
+        for seed in range(40)
+        for found in [sample(seed, length=8)]
+        for r in expected(found, *found.arrays(found.sizes[0]))
+    ]
     assert sum(r is not None for r in results) > 4 * sum(r is None for r in results)
+
+
+def test_random_functions_have_every_op() -> None:
+    """But those that passes put in."""
+    found = {n.op for seed in range(800) for n in all_nodes(sample(seed).function.outputs)}
+    assert OPS.keys() - found <= {"fusion", "relayout", "window_max_take"}
 
 
 def test_a_seed_gives_one_function() -> None:
