@@ -1,4 +1,5 @@
-"""Times contestants fairly: their results agree first; then they take turns, and the best of many rounds counts.
+"""Times contestants fairly: their results agree first; then they take turns, and the best of many rounds counts. With
+several threads, each turn begins when all threads rest: those of the contestant before may spin for a while.
 
 Each row runs in a process of its own, confined to as many CPUs as there are threads and with empty compilation caches,
 so that no contestant inherits another row's threads, memory or code, and one that crashes takes only its row with it.
@@ -40,6 +41,9 @@ CACHE_VARIABLES = ("TGC_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR")
 CLOCKS: Mapping[str, Callable[[], float]] = {"wall": time.perf_counter, "cpu": time.process_time}
 BATCH_SECONDS = 0.003  # one timing spans at least this: the clock's own cost does not count, and some are undisturbed
 MAXIMUM_ROUNDS = 1000
+TURN_TIMINGS = 8  # timings of a turn where threads must come to rest before it
+REST_SECONDS = 0.002
+MAXIMUM_REST_SECONDS = 1.0
 MINIMUM_ROUNDS = 2
 MAXIMUM_SECONDS = 900.0  # after which a row's process is given up
 
@@ -81,6 +85,16 @@ def seconds_per_call(contestant: Contestant, calls: int, clock: Callable[[], flo
     for _ in range(calls):
         run()
     return (clock() - start) / calls
+
+
+def rest() -> None:
+    """Waits until no thread of this process runs: threads of the contestant before may look for work for a while."""
+    end = time.perf_counter() + MAXIMUM_REST_SECONDS
+    while time.perf_counter() < end:
+        before = time.process_time()
+        time.sleep(REST_SECONDS)
+        if time.process_time() - before < REST_SECONDS / 10:
+            return
 
 
 def inputs_of(workload: Workload) -> Inputs:
@@ -137,12 +151,16 @@ def time_row(
             once = min(once, *(seconds_per_call(contestant, 1, clock) for _ in range(3)))
         calls[peer] = max(1, round(BATCH_SECONDS / once))
     best = dict.fromkeys(contestants, float("inf"))
+    alone = len(os.sched_getaffinity(0)) == 1
     begin = time.perf_counter()
     for index in range(MAXIMUM_ROUNDS):
         if index >= MINIMUM_ROUNDS and time.perf_counter() - begin > seconds * len(contestants):
             break
         for peer, contestant in contestants.items():
-            best[peer] = min(best[peer], seconds_per_call(contestant, calls[peer], clock))
+            if not alone:
+                rest()
+            for _ in range(1 if alone or contestant.measures_itself else TURN_TIMINGS):
+                best[peer] = min(best[peer], seconds_per_call(contestant, calls[peer], clock))
     return measured | {peer: replace(measured[peer], seconds=found) for peer, found in best.items()}
 
 
