@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from passes.base import Pass, PassContext
+from passes.base import Pass, PassContext, all_nodes
 from tgc.backend.entry import entry_text, kernel_declarations
 from tgc.backend.host import host_target
 from tgc.backend.parallel import ModuleCompiler, compile_modules
@@ -111,6 +111,18 @@ def optimise(module: Module, options: Options) -> Module:
         return pipeline.run(module, PassContext(OPS, options.resolved()), instruments=options.instruments)
 
 
+def _require_plain_layouts(module: Module, pipeline: pipelines.Pipeline) -> None:
+    """Without the pass that brings layouts together, schedules take what they read for row-major."""
+    if any(p.name == "layout" for p in pipeline.passes):
+        return
+    for node in (node for function in module.functions for node in all_nodes(function.outputs)):
+        if any(t.layout is not None for t in node.types):
+            raise UserError(
+                f"{node.op} gives {', '.join(map(str, node.types))}, but these passes do not bring layouts together",
+                hint="add layout before fusion, or use O1, O2 or O3",
+            )
+
+
 def lower_module(
     module: Module, options: Options | None = None, *, made: Callable[[Kernel], None] | None = None
 ) -> Compiled:
@@ -122,6 +134,8 @@ def lower_module(
     options = options or Options()
     target = options.resolved()
     planned = all(f.workspace is not None for f in module.functions)
+    if not planned:
+        _require_plain_layouts(module, options.passes_in_order())
     optimised = module if planned else optimise(module, options)
     if any(f.workspace is None for f in optimised.functions):
         raise UserError(

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 import pytest
 
-from tgc.compiler import Options, compile_function
+from tgc.compiler import Options, compile_function, lower_module
 from tgc.errors import UserError
 from tgc.ir.graph import Array
 from tgc.ir.parser import parse_module
@@ -168,3 +168,15 @@ def test_assignments_see_the_state_on_entry(pipeline: str, rng: np.random.Genera
 def test_a_pipeline_that_leaves_memory_unplanned_is_refused() -> None:
     with pytest.raises(UserError, match="leave memory unplanned"):
         agree(PLAIN, [np.zeros(1, np.float32)] * 2, pipeline="decompose,fusion")
+
+
+@pytest.mark.parametrize("pipeline", ["O0", "decompose,fusion,memory-plan"])
+def test_layouts_that_no_pass_brings_together_are_refused(pipeline: str) -> None:
+    """Schedules would read the transposed values as row-major."""
+    text = """module @m { func @f(%x: f32[4, 6]) -> (f32[4]) {
+      %0 = relayout(%x) {type = f32[4, 6]{1,0}}
+      %1 = sum(%0) {axes = [1]}
+      return %1 } }"""
+    module = parse_module(text, OPS)
+    with pytest.raises(UserError, match="do not bring layouts together"):
+        lower_module(module, Options(pipeline=pipeline))
