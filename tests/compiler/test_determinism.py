@@ -4,8 +4,6 @@ import ctypes
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -14,21 +12,11 @@ import pytest
 import tgc
 from passes.pipeline import PIPELINES
 from tests.compiler.models import SUBJECTS, Array, bits, fresh
-from tgc.backend.threads import num_threads, set_num_threads
 from tgc.compiler import Options
+from tgc.inspect.limits import on_threads
 
 ROOT = Path(__file__).parents[2]
 STEPS = 100
-
-
-@contextmanager
-def threads(count: int) -> Iterator[None]:
-    before = num_threads()
-    set_num_threads(count)
-    try:
-        yield
-    finally:
-        set_num_threads(before)
 
 
 def trained(name: str, count: int) -> dict[str, Array]:
@@ -36,7 +24,7 @@ def trained(name: str, count: int) -> dict[str, Array]:
     subject = fresh(name)
     x, y = SUBJECTS[name].batch(32)
     step, predict = tgc.jit(subject.train_step), tgc.jit(subject.predict)
-    with threads(count):
+    with on_threads(count):
         losses = np.array([step(x, y).numpy() for _ in range(STEPS)])
         return {"losses": losses, "prediction": predict(x).numpy(), **subject.state()}
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,10 +14,10 @@ from tgc.backend.entry import entry_text
 from tgc.backend.host import host_target
 from tgc.backend.parallel import compile_modules
 from tgc.backend.run_text import RUNTIME_DECLARATION
-from tgc.backend.threads import num_threads, set_num_threads
 from tgc.compiler import Options, lower_module
 from tgc.dtypes import from_numpy
 from tgc.executable import CompiledFunction, load_function
+from tgc.inspect.limits import on_threads
 from tgc.ir.builder import Builder
 from tgc.ir.graph import Array, Function, Graph, Module, Value, parameter
 from tgc.ir.kinds import OpKind
@@ -83,17 +82,6 @@ def compiled(module: Module, pipeline: str, target: Target | None = None) -> Com
     images = compile_modules([text + RUNTIME_DECLARATION], lowered.target, external=frozenset({"tgc_run"}))
     constants = {name: c.data for name, c in lowered.module.constants.items() if c.data is not None}
     return load_function(program, "tgc_f", images, constants)
-
-
-@contextmanager
-def threads(count: int) -> Iterator[None]:
-    """Runs on so many threads."""
-    before = num_threads()
-    set_num_threads(count)
-    try:
-        yield
-    finally:
-        set_num_threads(before)
 
 
 def outcome(function: CompiledFunction, inputs: list[Array], state: dict[str, Array]) -> list[Array]:
@@ -187,10 +175,10 @@ def check(sample: Sample, tally: Tally | None = None, target: Target | None = No
     for sizes in sample.sizes:
         inputs, state = sample.arrays(sizes)
         wanted = expected(sample, inputs, state)
-        with threads(1):
+        with on_threads(1):
             slow, fast = outcome(plain, inputs, state), outcome(optimised, inputs, state)
         for count in (2, 3):
-            with threads(count):
+            with on_threads(count):
                 for name, function, serial in (("O0", plain, slow), ("O3", optimised, fast)):
                     for i, (a, b) in enumerate(zip(outcome(function, inputs, state), serial, strict=True)):
                         if not same_bits(a, b):
